@@ -78,7 +78,7 @@ def _place(rng: np.random.Generator, picture: NDArray[np.float32], others: list[
         size = float(np.exp(rng.uniform(np.log(0.12), np.log(0.42)))) * max(width, height)
         size = min(size, 0.75 * min(width, height))
         x, y = rng.uniform(0.0, width - size), rng.uniform(0.0, height - size)
-        ground = picture[int(y) : int(y + size), int(x) : int(x + size)].mean(axis=(0, 1))
+        ground = picture[int(y) : int(y + size) : 4, int(x) : int(x + size) : 4].mean(axis=(0, 1))
         shape = make_shape(rng, klass, size, ground)
         span = shape.ring.max(axis=0)
         corner = np.array([x, y])

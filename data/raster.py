@@ -1,8 +1,8 @@
 """Fill polygons into a picture with exact antialiasing, in numpy alone.
 
-Everything in the drawn scenes (shapes, lines, letters) is a set of rings filled by the even-odd rule, so one function is
-the whole drawing engine. It is written here rather than taken from a drawing library so that a seed gives the same bytes
-in every version of every library.
+Everything in the drawn scenes (shapes, lines, letters) is a set of rings filled by the even-odd rule, so one function
+is the whole drawing engine. It is written here rather than taken from a drawing library so that a seed gives the same
+bytes in every version of every library.
 """
 
 from __future__ import annotations
