@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from workbench.errors import CfgError
@@ -80,6 +80,7 @@ class Cfg:
     net: Section
     sections: tuple[Section, ...]
     notes: tuple[Note, ...]
+    path: Path | None = None
 
 
 def read_cfg(path: str | Path) -> Cfg:
@@ -91,7 +92,7 @@ def read_cfg(path: str | Path) -> Cfg:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise CfgError(str(path), "cannot read the cfg", found=reason, next_step="Check the path.") from error
-    return parse_cfg(_decode(data, path.name), path.name)
+    return replace(parse_cfg(_decode(data, path.name), path.name), path=path.absolute())
 
 
 def parse_cfg(text: str, source: str = "cfg") -> Cfg:

@@ -1,0 +1,111 @@
+"""`[region]`: YOLOv2's head. Logistic on objectness, softmax over the classes; anchors in grid cells. No tensors.
+
+pjreddie's layer keeps (anchors * (coords + 1 + classes), h, w) and activates x and y here (src/region_layer.c
+`forward_region_layer`); AlexeyAB's flattens to (h*w, anchors * (...)) and leaves x and y raw until boxes are made.
+
+    box: x = (column + logistic(x)) / w, width = exp(w) * anchor / w: the anchors count grid cells, not pixels
+    probability of a class = objectness * softmax, 0 where not above the threshold
+
+Goes wrong naively: anchors taken as pixels; sigmoid instead of softmax on the classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from workbench.layers.base import Context, Float32, OnnxScope, Parameters
+from workbench.layers.head import (
+    Boxes,
+    Head,
+    check_channels,
+    onnx_corners,
+    onnx_grid,
+    onnx_rows,
+    read_anchors,
+    read_classes,
+    rows_of,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region(Head):
+    """One YOLOv2 head."""
+
+    kinds: ClassVar[tuple[str, ...]] = ("region",)
+    anchor_unit: ClassVar[str] = "grid cells"
+    training_keys: ClassVar[frozenset[str]] = frozenset(
+        "bias_match jitter rescore object_scale noobject_scale mask_scale class_scale coord_scale absolute random thresh log "
+        "sqrt max focal_loss map classfix".split()
+    )
+
+    softmax: bool
+
+    @classmethod
+    def parse(cls, context: Context) -> Region:
+        o = context.options
+        classes, num = read_classes(context), o.integer("num", 1, least=1, most=1024)
+        if o.integer("coords", 4) != 4:
+            raise context.error("coords", "only boxes of four coordinates are supported", expected=4, found=o.integer("coords", 4))
+        for key in ("tree", "background"):
+            if key in o and o.text(key, "") not in ("", "0"):
+                raise context.error(key, f"{key}= in [region] is not supported")
+        check_channels(context, num, 5 + classes)
+        return cls(
+            **cls.common(context), output_shape=context.shape_of(context.before), classes=classes,
+            anchors=read_anchors(context, num), softmax=bool(o.integer("softmax", 0)),
+        )
+
+    def forward(self, p: Parameters, *xs: torch.Tensor) -> torch.Tensor:
+        from torch import cat
+
+        x = xs[0].unflatten(1, (len(self.anchors), self.entries))
+        xy, wh, objectness, classes = x[:, :, :2], x[:, :, 2:4], x[:, :, 4:5].sigmoid(), x[:, :, 5:]
+        if not p.dialect.region_flattened:
+            xy = xy.sigmoid()
+        joined = cat((xy, wh, objectness, classes.softmax(2) if self.softmax else classes), 2).flatten(1, 2)
+        # AlexeyAB's memory order: place by place. The shape stays (c, h, w), as Darknet's own l.out_c says.
+        return joined.permute(0, 2, 3, 1).reshape(joined.shape) if p.dialect.region_flattened else joined
+
+    def decode(self, output: Float32, net_width: int, net_height: int, thresh: float) -> Boxes:
+        rows = rows_of(output, len(self.anchors), self.entries)
+        row, column, anchor = np.nonzero(rows[..., 4] > np.float32(thresh))
+        t = rows[row, column, anchor]
+        cells = np.array([output.shape[2], output.shape[1]], np.float32)
+        sizes = np.array(self.anchors, np.float32)[anchor]
+        centre = (np.stack([column, row], 1).astype(np.float32) + t[:, :2]) / cells
+        with np.errstate(over="ignore"):
+            size = (np.exp(t[:, 2:4].astype(np.float64)) * sizes / cells).astype(np.float32)
+        probabilities = t[:, 4:5] * t[:, 5:]
+        probabilities[probabilities <= np.float32(thresh)] = 0
+        return Boxes(np.concatenate([centre, size], 1), t[:, 4].copy(), probabilities)
+
+    def onnx(self, g: OnnxScope, *xs: str) -> str:
+        n, entries = len(self.anchors), self.entries
+        x = g.node("Reshape", xs[0], g.constant("split_anchors", [0, n, entries, -1], "int64"))
+        xy, wh, objectness, classes = g.node("Split", x, g.constant("fields", [2, 2, 1, self.classes], "int64"), outputs=4, axis=2)
+        if not g.dialect.region_flattened:
+            xy = g.node("Sigmoid", xy)
+        if self.softmax:
+            classes = g.node("Softmax", classes, axis=2)
+        y = g.node("Reshape", g.node("Concat", xy, wh, g.node("Sigmoid", objectness), classes, axis=2), g.node("Shape", xs[0]))
+        if g.dialect.region_flattened:
+            y = g.node("Reshape", g.node("Transpose", y, perm=[0, 2, 3, 1]), g.node("Shape", xs[0]))
+        return str(y)
+
+    def onnx_decode(self, g: OnnxScope, x: str, image: str) -> tuple[str, str]:
+        rows = onnx_rows(g, x, len(self.anchors), self.entries)
+        widths = g.constant("widths", [2, 2, 1, self.classes], "int64")
+        xy, wh, objectness, classes = g.node("Split", rows, widths, outputs=4, axis=3)
+        grid, stride = onnx_grid(g, x, image, self.output_shape[1:])
+        centre = g.node("Mul", g.node("Add", g.node("Sigmoid", xy), grid), stride)
+        anchors = g.constant("anchors", np.array(self.anchors, np.float32).reshape(1, 1, -1, 2))
+        size = g.node("Mul", g.node("Mul", g.node("Exp", wh), anchors), stride)
+        scores = g.node("Mul", g.node("Sigmoid", objectness), g.node("Softmax", classes, axis=3) if self.softmax else classes)
+        by_row = g.constant("by_row_classes", [0, -1, self.classes], "int64")
+        return onnx_corners(g, centre, size), str(g.node("Reshape", scores, by_row))
