@@ -63,6 +63,7 @@ class Dialect:
     region_flattened: bool = False
     stores_batchnorm_biases: bool = True
     rnn_hidden: bool = True
+    reads_nms_kind: bool = True
     about: str = ""
 
     def __str__(self) -> str:
@@ -71,6 +72,7 @@ class Dialect:
 
 PJREDDIE = Dialect(
     "pjreddie", Epsilon(1e-6, inside=False), letterbox=True, thresh=0.5, stores_batchnorm_biases=False, rnn_hidden=False,
+    reads_nms_kind=False,
     about="pjreddie/darknet on the CPU, as Debian packages it",
 )
 ALEXEYAB = Dialect(

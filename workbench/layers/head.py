@@ -7,12 +7,15 @@ A head turns its own output into boxes (`decode`, in Darknet's float32 arithmeti
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 
 from workbench.cfg import Note
 from workbench.layers.base import Context, Float32, Layer, OnnxScope
+
+if TYPE_CHECKING:
+    from workbench.dialects import Dialect
 
 
 class Boxes(NamedTuple):
@@ -38,7 +41,7 @@ class Head(Layer):
         """Channels per anchor: x, y, w, h, objectness and the classes."""
         return 5 + self.classes
 
-    def decode(self, output: Float32, net_width: int, net_height: int, thresh: float) -> Boxes:
+    def decode(self, output: Float32, net_width: int, net_height: int, thresh: float, dialect: Dialect) -> Boxes:
         """Boxes with objectness above `thresh` from the head's output (c, h, w); row order is y, x, anchor as in Darknet."""
         raise NotImplementedError
 

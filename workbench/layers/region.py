@@ -32,6 +32,8 @@ from workbench.layers.head import (
 if TYPE_CHECKING:
     import torch
 
+    from workbench.dialects import Dialect
+
 
 @dataclass(frozen=True, kw_only=True)
 class Region(Head):
@@ -72,13 +74,18 @@ class Region(Head):
         # AlexeyAB's memory order: place by place. The shape stays (c, h, w), as Darknet's own l.out_c says.
         return joined.permute(0, 2, 3, 1).reshape(joined.shape) if p.dialect.region_flattened else joined
 
-    def decode(self, output: Float32, net_width: int, net_height: int, thresh: float) -> Boxes:
-        rows = rows_of(output, len(self.anchors), self.entries)
+    def decode(self, output: Float32, net_width: int, net_height: int, thresh: float, dialect: Dialect) -> Boxes:
+        _, h, w = output.shape
+        if dialect.region_flattened:
+            rows = output.reshape(h, w, len(self.anchors), self.entries)
+        else:
+            rows = rows_of(output, len(self.anchors), self.entries)
         row, column, anchor = np.nonzero(rows[..., 4] > np.float32(thresh))
         t = rows[row, column, anchor]
-        cells = np.array([output.shape[2], output.shape[1]], np.float32)
+        xy = 1 / (1 + np.exp(-t[:, :2])) if dialect.region_flattened else t[:, :2]
+        cells = np.array([w, h], np.float32)
         sizes = np.array(self.anchors, np.float32)[anchor]
-        centre = (np.stack([column, row], 1).astype(np.float32) + t[:, :2]) / cells
+        centre = (np.stack([column, row], 1).astype(np.float32) + xy) / cells
         with np.errstate(over="ignore"):
             size = (np.exp(t[:, 2:4].astype(np.float64)) * sizes / cells).astype(np.float32)
         probabilities = t[:, 4:5] * t[:, 5:]

@@ -36,6 +36,8 @@ from workbench.layers.head import (
 if TYPE_CHECKING:
     import torch
 
+    from workbench.dialects import Dialect
+
 NMS_KINDS = ("default", "greedynms", "diounms", "cornersnms")
 
 
@@ -87,7 +89,7 @@ class Yolo(Head):
             xy = xy * self.scale_x_y - 0.5 * (self.scale_x_y - 1)
         return cat((xy, wh, rest), 2).flatten(1, 2)
 
-    def decode(self, output: Float32, net_width: int, net_height: int, thresh: float) -> Boxes:
+    def decode(self, output: Float32, net_width: int, net_height: int, thresh: float, dialect: Dialect) -> Boxes:
         rows = rows_of(output, len(self.anchors), self.entries)
         row, column, anchor = np.nonzero(rows[..., 4] > np.float32(thresh))
         t = rows[row, column, anchor]

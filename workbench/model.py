@@ -1,0 +1,161 @@
+"""The one value that everything passes on: network, weights, dialect, preprocessing and decoding together.
+
+A Model is immutable. Another dialect, another size, a mistake made on purpose or its repair are functions
+Model -> Model, so that nothing that runs, compares or exports needs a flag for them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from workbench.cfg import Note, parse_cfg, read_cfg
+from workbench.detections import Candidates, Detections, Nms, select, suppress
+from workbench.dialects import Dialect, find_dialect, infer_dialect
+from workbench.errors import OptionError, WeightsError
+from workbench.image import Placement, Preprocessing
+from workbench.layers.base import Float32
+from workbench.layers.yolo import Yolo
+from workbench.network import Network, build_network
+from workbench.weights import Weights, build_ledger, open_weights
+
+LARGEST_NAMES_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Model:
+    """A Darknet model that can be run, compared and exported. `reasons` say why the dialect is the one it is."""
+
+    network: Network
+    weights: Weights
+    dialect: Dialect
+    names: tuple[str, ...]
+    preprocessing: Preprocessing
+    nms: Nms
+    reasons: tuple[Note, ...] = ()
+
+    @property
+    def thresh(self) -> float:
+        """The dialect's own threshold for showing a detection."""
+        return self.dialect.thresh
+
+    @property
+    def cfg_text(self) -> str:
+        """The text of the cfg."""
+        return self.network.cfg.text
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """Everything worth saying about the cfg."""
+        return self.network.notes
+
+    @cached_property
+    def cfg_sha256(self) -> str:
+        """Of the cfg's text in UTF-8, with LF line ends."""
+        return hashlib.sha256(self.cfg_text.replace("\r\n", "\n").encode()).hexdigest()
+
+    def name_of(self, class_id: int) -> str:
+        """The class name, or its number where no names were given."""
+        return self.names[class_id] if class_id < len(self.names) else str(class_id)
+
+    def candidates(self, outputs: Mapping[int, Float32], thresh: float) -> Candidates:
+        """Boxes of all heads before suppression; `outputs` maps a head's index to its output (c, h, w)."""
+        net = self.preprocessing
+        parts = [
+            Candidates(*head.decode(outputs[head.index], net.width, net.height, thresh, self.dialect))
+            for head in self.network.heads
+        ]
+        if not parts:
+            raise OptionError(self.network.cfg.source, "has no head that makes boxes", expected="[yolo] or [region]")
+        return Candidates.concatenate(parts)
+
+    def detections(self, outputs: Mapping[int, Float32], placement: Placement, thresh: float) -> Detections:
+        """Boxes in pixels of the picture, after suppression, each with a probability above `thresh`."""
+        return select(suppress(self.candidates(outputs, thresh), self.nms), placement, thresh)
+
+    def with_dialect(self, dialect: Dialect | str) -> Model:
+        """The same model as another fork computes it."""
+        dialect = find_dialect(dialect) if isinstance(dialect, str) else dialect
+        ledger = build_ledger(self.network, dialect, self.weights.header.size)
+        return replace(
+            self, dialect=dialect, weights=replace(self.weights, ledger=ledger), nms=_nms(self.network, dialect),
+            preprocessing=_preprocessing(self.network, dialect), reasons=(Note("dialect", "asked for"),),
+        )
+
+    def at_size(self, width: int, height: int) -> Model:
+        """The same model with another input size; raises OptionError where its layers depend on the size."""
+        network = build_network(self.network.cfg, width, height)
+        if not network.any_size:
+            raise OptionError(self.network.cfg.source, "works at one size only", expected=f"{self.network.width}x{self.network.height}", found=f"{width}x{height}")
+        return replace(self, network=network, preprocessing=_preprocessing(network, self.dialect))
+
+
+def open_model(
+    cfg: str | Path, weights: str | Path, *, dialect: Dialect | str | None = None, names: str | Path | None = None
+) -> Model:
+    """Open a cfg and its weights.
+
+    dialect: "pjreddie", "alexeyab", "hankai" or a Dialect; inferred from the cfg where None, with `Model.reasons`.
+    names: a file with one class name a line; where None, a `.names` file with the cfg's or the weights' own name.
+    Raises CfgError, WeightsError (also where the file is too short or too long for the cfg) and OptionError.
+    """
+    network = build_network(read_cfg(cfg))
+    chosen, reasons = _choose_dialect(network, dialect)
+    mapped = open_weights(network, weights, chosen)
+    for finding in mapped.structure():
+        raise WeightsError(finding.where, finding.problem, cause=finding.cause)
+    return Model(
+        network, mapped, chosen, read_names(names, Path(cfg), Path(weights)), _preprocessing(network, chosen),
+        _nms(network, chosen), reasons,
+    )
+
+
+def model_from(cfg_text: str, weights: Weights, dialect: Dialect, names: tuple[str, ...], source: str = "cfg") -> Model:
+    """A Model from values in memory, for checkpoints and training scripts."""
+    network = build_network(parse_cfg(cfg_text, source))
+    return Model(network, weights, dialect, names, _preprocessing(network, dialect), _nms(network, dialect))
+
+
+def read_names(names: str | Path | None, cfg: Path, weights: Path) -> tuple[str, ...]:
+    """Class names, one a line; from the file given, or from one that lies beside the cfg or the weights."""
+    beside = [path.with_suffix(".names") for path in (cfg, weights)]
+    path = Path(names) if names else next((path for path in beside if path.is_file()), None)
+    if path is None:
+        return ()
+    try:
+        with path.open("rb") as file:
+            data = file.read(LARGEST_NAMES_BYTES + 1)
+    except OSError as error:
+        raise OptionError(str(path), "cannot read the class names", found=error.strerror) from error
+    if len(data) > LARGEST_NAMES_BYTES or b"\0" in data:
+        raise OptionError(str(path), "is no list of class names", expected="text, one name a line")
+    lines = data.decode("utf-8", errors="replace").splitlines()
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def _choose_dialect(network: Network, dialect: Dialect | str | None) -> tuple[Dialect, tuple[Note, ...]]:
+    if dialect is None:
+        return infer_dialect(network.cfg)
+    return (find_dialect(dialect) if isinstance(dialect, str) else dialect), (Note("dialect", "asked for"),)
+
+
+def _preprocessing(network: Network, dialect: Dialect) -> Preprocessing:
+    letterbox = dialect.letterbox or network.net.letter_box
+    return Preprocessing(network.width, network.height, network.channels, letterbox)
+
+
+def _nms(network: Network, dialect: Dialect) -> Nms:
+    """Darknet takes `nms_kind` from the last head; pjreddie's knows do_nms_sort alone."""
+    last = next((head for head in reversed(network.heads) if isinstance(head, Yolo)), None)
+    kind = last.nms_kind if last and dialect.reads_nms_kind else "default"
+    return Nms("sort" if kind == "default" else kind, dialect.nms_thresh, last.beta_nms if last else 0.6)
+
+
+def input_array(model: Model, picture: np.ndarray) -> Float32:  # type: ignore[type-arg]
+    """The network input (1, c, h, w) for a picture uint8 (H, W, 3) RGB."""
+    return model.preprocessing.apply(picture)[None]

@@ -1,0 +1,336 @@
+"""Model -> ONNX, directly from the cfg: every node and value carries its layer's name (`013_convolutional/Conv`).
+
+Nothing is traced. Each layer writes its own nodes; batch normalisation is folded into the convolution in float64 in the
+model's dialect; batch, height and width stay open unless a size is asked for. Weights are computed one tensor at a time
+while the file is written, so that a model never lies in memory twice.
+
+The file is streamed as protobuf's wire format says: a message is its fields one after the other, a nested message is a
+tag, a length and its fields. The lengths are known before any weight is computed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from workbench.dialects import Dialect
+from workbench.errors import OptionError, WorkbenchError
+from workbench.files import atomic_write
+from workbench.layers import Layer, OnnxScope
+from workbench.layers.base import Float32
+from workbench.model import Model
+
+Outputs = Literal["raw", "decoded", "nms", "layers"]
+OPSETS = range(17, 22)
+IR_VERSIONS = {17: 8, 18: 8, 19: 9, 20: 9, 21: 10}
+INPUT = "images"
+PRODUCER = "darknet-workbench"
+LARGEST_FILE = 2**31 - 1
+"""Protobuf refuses larger messages."""
+
+
+@dataclass(frozen=True)
+class OnnxOptions:
+    """What to build. outputs: "raw" (what goes into each head), "decoded" (boxes and scores), "nms" (detections) or
+    "layers" (every layer's output, for comparing). size: fixed (width, height), or None for an open size."""
+
+    outputs: Outputs = "decoded"
+    opset: int = 17
+    size: tuple[int, int] | None = None
+    fold: bool = True
+    thresh: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.opset not in OPSETS:
+            raise OptionError("opset", "not supported", expected=f"{OPSETS.start} to {OPSETS.stop - 1}", found=self.opset)
+        if self.outputs not in ("raw", "decoded", "nms", "layers"):
+            raise OptionError("outputs", "not known", expected="raw, decoded or nms", found=self.outputs)
+
+
+@dataclass(frozen=True)
+class Initializer:
+    """A weight that is computed when the file is written."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: int
+    make: Callable[[], np.ndarray[Any, Any]]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its values."""
+        itemsize: int = helper.tensor_dtype_to_np_dtype(self.dtype).itemsize
+        return int(np.prod(self.shape, dtype=np.int64)) * itemsize
+
+    def data(self) -> memoryview:
+        """The values, little endian."""
+        array = np.ascontiguousarray(self.make(), helper.tensor_dtype_to_np_dtype(self.dtype).newbyteorder("<"))
+        if array.nbytes != self.nbytes:
+            raise AssertionError(f"{self.name}: {array.shape} is not {self.shape}")
+        return memoryview(array.reshape(-1)).cast("B")
+
+
+@dataclass
+class OnnxGraph:
+    """An ONNX graph without weight values. `values` maps each layer to the value that holds its output."""
+
+    model: Model
+    options: OnnxOptions
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    initializers: dict[str, Initializer] = field(default_factory=dict)
+    values: dict[int, str] = field(default_factory=dict)
+    outputs: list[onnx.ValueInfoProto] = field(default_factory=list)
+    output_layers: dict[str, int] = field(default_factory=dict)
+    """Name of each output that is a layer's -> its index."""
+
+    @property
+    def image_shape(self) -> list[int | str]:
+        """Shape of the input, (n, c, h, w), open dimensions by name."""
+        c = self.model.network.channels
+        size: list[int | str] = [self.options.size[1], self.options.size[0]] if self.options.size else ["height", "width"]
+        return ["batch", c, *size]
+
+
+class _Scope:
+    """One layer's place in the graph: the `OnnxScope` that layers write into."""
+
+    def __init__(self, graph: OnnxGraph, layer: int, prefix: str) -> None:
+        self._graph, self._layer, self._prefix = graph, layer, prefix
+        self._counts: dict[str, int] = {}
+        self.dialect: Dialect = graph.model.dialect
+        self.opset, self.fold = graph.options.opset, graph.options.fold
+        self.size = (graph.options.size[1], graph.options.size[0]) if graph.options.size else None
+
+    def tensor(self, name: str) -> Float32:
+        return self._graph.model.weights[self._layer, name]
+
+    def node(self, op: str, *inputs: str, outputs: int = 1, name: str | None = None, **attributes: Any) -> Any:
+        count = self._counts[op] = self._counts.get(op, 0) + 1
+        label = name or f"{self._prefix}/{op}" + (f"_{count}" if count > 1 else "")
+        names = [label] if outputs == 1 else [f"{label}:{i}" for i in range(outputs)]
+        self._graph.nodes.append(helper.make_node(op, list(inputs), names, name=label, **attributes))
+        return names[0] if outputs == 1 else names
+
+    def constant(self, name: str, value: Any, dtype: Any = np.float32) -> str:
+        array = np.asarray(value, dtype)
+        return self._add(name, array.shape, helper.np_dtype_to_tensor_dtype(array.dtype), lambda: array)
+
+    def weight(self, name: str, shape: Sequence[int], make: Callable[[], Float32]) -> str:
+        def named() -> Float32:
+            try:
+                return make()
+            except WorkbenchError as error:
+                error.where = f"layer {self._layer} {error.where}"
+                error.args = (error._sentence(),)
+                raise
+
+        return self._add(name, tuple(shape), onnx.TensorProto.FLOAT, named)
+
+    def _add(self, name: str, shape: tuple[int, ...], dtype: int, make: Callable[[], np.ndarray[Any, Any]]) -> str:
+        label = f"{self._prefix}/{name}"
+        self._graph.initializers.setdefault(label, Initializer(label, shape, dtype, make))
+        return label
+
+
+def build_graph(model: Model, options: OnnxOptions | None = None) -> OnnxGraph:
+    """The graph of `model`; raises OptionError where the options do not fit the network."""
+    options = options or OnnxOptions()
+    if options.size:
+        model = model.at_size(*options.size)
+    elif not model.network.any_size:
+        options = replace(options, size=(model.network.width, model.network.height))
+    graph = OnnxGraph(model, options)
+    needed = _needed_layers(model, options.outputs)
+    graph.values[-1] = INPUT
+    for layer in model.network.layers:
+        if layer.index in needed:
+            scope: OnnxScope = _Scope(graph, layer.index, layer.prefix)
+            graph.values[layer.index] = layer.onnx(scope, *(graph.values[i] for i in layer.inputs))
+    _WRITE_OUTPUTS[options.outputs](graph)
+    return graph
+
+
+def output_layers(model: Model) -> tuple[int, ...]:
+    """The layers whose outputs are the raw result: what goes into each head, or the last layer."""
+    network = model.network
+    return tuple(head.inputs[0] for head in network.heads) or (network.layers[-1].index,)
+
+
+def _needed_layers(model: Model, outputs: Outputs) -> set[int]:
+    """Layers that some wanted output depends on; heads themselves are decoded instead of written."""
+    layers = model.network.layers
+    if outputs == "layers":
+        return {layer.index for layer in layers}
+    needed, pending = set[int](), list(output_layers(model))
+    while pending:
+        index = pending.pop()
+        if index >= 0 and index not in needed:
+            needed.add(index)
+            pending.extend(layers[index].inputs)
+    return needed
+
+
+def _write_raw(graph: OnnxGraph) -> None:
+    for index in output_layers(graph.model):
+        _add_layer_output(graph, index)
+
+
+def _write_layers(graph: OnnxGraph) -> None:
+    seen: set[str] = {INPUT}
+    for layer in graph.model.network.layers:
+        if graph.values[layer.index] not in seen:
+            seen.add(graph.values[layer.index])
+            _add_layer_output(graph, layer.index)
+
+
+def _add_layer_output(graph: OnnxGraph, index: int) -> None:
+    name = graph.values[index]
+    if name == INPUT:  # a network that only passes its input on
+        name = _Scope(graph, index, graph.model.network.layers[index].prefix).node("Identity", INPUT)
+    if name not in graph.output_layers:
+        graph.output_layers[name] = index
+        graph.outputs.append(_value_info(graph, name, graph.model.network.layers[index]))
+
+
+def _value_info(graph: OnnxGraph, name: str, layer: Layer) -> onnx.ValueInfoProto:
+    c, h, w = layer.output_shape
+    fixed = graph.options.size or (h, w) == (1, 1)
+    size: list[int | str] = [h, w] if fixed else [f"{layer.prefix}_height", f"{layer.prefix}_width"]
+    return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", c, *size])
+
+
+def _write_decoded(graph: OnnxGraph) -> None:
+    boxes, scores = _decode_heads(graph)
+    scope = _Scope(graph, -1, "output")
+    for name, value in (("boxes", boxes), ("scores", scores)):
+        scope.node("Identity" if len(value) == 1 else "Concat", *value, name=name, **({} if len(value) == 1 else {"axis": 1}))
+    rows, classes = _rows(graph), graph.model.network.heads[0].classes
+    graph.outputs.append(helper.make_tensor_value_info("boxes", onnx.TensorProto.FLOAT, ["batch", rows, 4]))
+    graph.outputs.append(helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, ["batch", rows, classes]))
+
+
+def _decode_heads(graph: OnnxGraph) -> tuple[list[str], list[str]]:
+    heads = graph.model.network.heads
+    if not heads:
+        raise OptionError(graph.model.network.cfg.source, "has no head to decode", expected="--outputs raw", found=graph.options.outputs)
+    if len({head.classes for head in heads}) > 1:
+        raise OptionError(graph.model.network.cfg.source, "has heads with different numbers of classes", expected="--outputs raw")
+    pairs = [
+        head.onnx_decode(_Scope(graph, head.index, head.prefix), graph.values[head.inputs[0]], INPUT) for head in heads
+    ]
+    return [boxes for boxes, _ in pairs], [scores for _, scores in pairs]
+
+
+def _rows(graph: OnnxGraph) -> int | str:
+    if not graph.options.size:
+        return "rows"
+    return sum(len(head.anchors) * head.output_shape[1] * head.output_shape[2] for head in graph.model.network.heads)
+
+
+def _write_nms(graph: OnnxGraph) -> None:
+    """NonMaxSuppression over each class; rows of `detections` are batch, class, score, x1, y1, x2, y2."""
+    all_boxes, all_scores = _decode_heads(graph)
+    g = _Scope(graph, -1, "output")
+    boxes, scores = (v[0] if len(v) == 1 else g.node("Concat", *v, axis=1) for v in (all_boxes, all_scores))
+    by_class = g.node("Transpose", scores, perm=[0, 2, 1])
+    thresh = graph.model.thresh if graph.options.thresh is None else graph.options.thresh
+    most = g.constant("most_per_class", [np.iinfo(np.int32).max], "int64")
+    limits = (most, g.constant("iou_threshold", [graph.model.nms.thresh]), g.constant("score_threshold", [thresh]))
+    chosen = g.node("NonMaxSuppression", boxes, by_class, *limits)
+    batch, class_id, row = g.node("Split", chosen, g.constant("columns", [1, 1, 1], "int64"), outputs=3, axis=1)
+    score = g.node("GatherND", by_class, chosen)
+    box = g.node("GatherND", boxes, g.node("Concat", batch, row, axis=1))
+    left = [g.node("Cast", value, to=onnx.TensorProto.FLOAT) for value in (batch, class_id)]
+    column = g.node("Unsqueeze", score, g.constant("second", [1], "int64"))
+    g.node("Concat", *left, column, box, axis=1, name="detections")
+    graph.outputs.append(helper.make_tensor_value_info("detections", onnx.TensorProto.FLOAT, ["detections", 7]))
+
+
+_WRITE_OUTPUTS: dict[Outputs, Callable[[OnnxGraph], None]] = {
+    "raw": _write_raw, "layers": _write_layers, "decoded": _write_decoded, "nms": _write_nms,
+}
+
+
+# ------------------------------------------------------------------------------------------ writing the file
+
+
+def write_onnx(graph: OnnxGraph, path: str | Path, metadata: Mapping[str, str] | None = None) -> str:
+    """Write the file and return the sha256 of its graph, which does not change with the metadata.
+
+    Raises OptionError where it would exceed protobuf's 2 GiB, WeightsError where a tensor cannot be folded.
+    """
+    model = graph.model
+    with atomic_write(path, inputs=[model.weights.path, model.network.cfg_path]) as file:
+        return _stream(graph, file, metadata or {})
+
+
+def _stream(graph: OnnxGraph, file: BinaryIO, metadata: Mapping[str, str]) -> str:
+    skeleton = _skeleton(graph)
+    frames = [(initializer, _tensor_frame(initializer)) for initializer in graph.initializers.values()]
+    length = len(skeleton) + sum(len(frame) + initializer.nbytes for initializer, frame in frames)
+    if length > LARGEST_FILE:
+        raise OptionError("onnx", "the file would be too large for protobuf", expected=f"at most {LARGEST_FILE} bytes", found=length)
+    file.write(_envelope(graph.options.opset, metadata) + _tag(7) + _varint(length))
+    digest = hashlib.sha256()
+    for piece in _graph_pieces(skeleton, frames):
+        digest.update(piece)
+        file.write(piece)
+    return digest.hexdigest()
+
+
+def _graph_pieces(skeleton: bytes, frames: list[tuple[Initializer, bytes]]) -> Iterator[bytes | memoryview]:
+    yield skeleton
+    for initializer, frame in frames:
+        yield frame
+        yield initializer.data()
+
+
+def _skeleton(graph: OnnxGraph) -> bytes:
+    """The serialised GraphProto without its initializers."""
+    proto = onnx.GraphProto(name=Path(graph.model.network.cfg.source).stem or "darknet")
+    proto.node.extend(graph.nodes)
+    proto.input.append(helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, graph.image_shape))
+    proto.output.extend(graph.outputs)
+    known = {INPUT, *(output.name for output in graph.outputs)}
+    for layer in graph.model.network.layers:
+        name = graph.values.get(layer.index)
+        if name and name not in known:
+            known.add(name)
+            proto.value_info.append(_value_info(graph, name, layer))
+    return proto.SerializeToString(deterministic=True)
+
+
+def _envelope(opset: int, metadata: Mapping[str, str]) -> bytes:
+    """The serialised ModelProto without its graph."""
+    proto = onnx.ModelProto(ir_version=IR_VERSIONS[opset], producer_name=PRODUCER)
+    proto.opset_import.append(helper.make_opsetid("", opset))
+    for key, value in metadata.items():
+        proto.metadata_props.add(key=key, value=value)
+    return proto.SerializeToString(deterministic=True)
+
+
+def _tensor_frame(initializer: Initializer) -> bytes:
+    """Everything of an initializer but its values: GraphProto field 5, with TensorProto field 9 left open at the end."""
+    proto = onnx.TensorProto(dims=initializer.shape, data_type=initializer.dtype, name=initializer.name)
+    inner = proto.SerializeToString(deterministic=True) + _tag(9) + _varint(initializer.nbytes)
+    return _tag(5) + _varint(len(inner) + initializer.nbytes) + inner
+
+
+def _tag(number: int) -> bytes:
+    """Wire type 2: a length and bytes follow."""
+    return _varint(number << 3 | 2)
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])

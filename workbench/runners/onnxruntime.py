@@ -1,0 +1,78 @@
+"""The model in ONNX Runtime: the file that the direct builder writes, or one that lies on the disk."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from workbench.detections import Detections
+from workbench.dialects import Epsilon
+from workbench.errors import RunnerFailed
+from workbench.layers.base import Float32
+from workbench.model import Model
+from workbench.onnx_model import INPUT, OnnxOptions, build_graph, write_onnx
+
+
+def open_session(path: str | Path) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session on the CPU; raises RunnerFailed where it refuses the file."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's own exceptions share no base but Exception
+        raise RunnerFailed(str(path), "ONNX Runtime refuses the file", found=str(error).splitlines()[0]) from error
+
+
+class OnnxRunner:
+    """Every layer of the model as an output of one graph, folded or not."""
+
+    name = "onnxruntime"
+    epsilon: Epsilon | None = None
+
+    def __init__(self, model: Model, fold: bool = True, opset: int = 17) -> None:
+        self._model = model
+        graph = build_graph(model, OnnxOptions("layers", opset, fold=fold))
+        self._layer_of = graph.output_layers
+        self._value_of = graph.values
+        with tempfile.TemporaryDirectory(prefix="workbench-") as folder:
+            path = Path(folder) / "layers.onnx"
+            write_onnx(graph, path)
+            self._session = open_session(path)
+
+    def run(self, x: Float32) -> dict[int, Float32]:
+        """Every layer's output; layers that pass their input on share one array."""
+        names = list(self._layer_of)
+        values = dict(zip(names, self._session.run(names, {INPUT: x}), strict=True))
+        values[INPUT] = x
+        return {i: values[name] for i, name in self._value_of.items() if i >= 0}
+
+    def detect(self, picture: NDArray[np.uint8], thresh: float) -> Detections:
+        """The model's own preprocessing and decoding around ONNX Runtime's network."""
+        x = self._model.preprocessing.apply(picture)[None]
+        indices = [head.index for head in self._model.network.heads]
+        outputs = self._session.run([self._value_of[i] for i in indices], {INPUT: x})
+        placement = self._model.preprocessing.placement(picture.shape[1], picture.shape[0])
+        return self._model.detections({i: y[0] for i, y in zip(indices, outputs, strict=True)}, placement, thresh)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    def __enter__(self) -> OnnxRunner:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def refusal(model: Model) -> str | None:
+    """ONNX Runtime runs whatever the builder writes."""
+    return None
+
+
+def open_runner(model: Model) -> OnnxRunner:
+    """A runner for `model`."""
+    return OnnxRunner(model)

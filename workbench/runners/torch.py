@@ -1,0 +1,58 @@
+"""The model in PyTorch: `torch_model`, unfolded, in the model's dialect."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from workbench.detections import Detections
+from workbench.dialects import Epsilon
+from workbench.layers.base import Float32
+from workbench.model import Model
+from workbench.torch_model import build
+
+
+class TorchRunner:
+    """Runs on the CPU, in float32."""
+
+    name = "torch"
+    epsilon: Epsilon | None = None
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._module = build(model)
+
+    def run(self, x: Float32) -> dict[int, Float32]:
+        """Every layer's output."""
+        return self._run(x, [layer.index for layer in self._model.network.layers])
+
+    def detect(self, picture: NDArray[np.uint8], thresh: float) -> Detections:
+        """The model's own pipeline: preprocessing, network, decoding, suppression."""
+        x = self._model.preprocessing.apply(picture)[None]
+        heads = self._run(x, [head.index for head in self._model.network.heads])
+        placement = self._model.preprocessing.placement(picture.shape[1], picture.shape[0])
+        return self._model.detections({i: y[0] for i, y in heads.items()}, placement, thresh)
+
+    def _run(self, x: Float32, keep: list[int]) -> dict[int, Float32]:
+        with torch.inference_mode():
+            return {i: y.numpy() for i, y in self._module.run(torch.from_numpy(x), keep).items()}
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    def __enter__(self) -> TorchRunner:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def refusal(model: Model) -> str | None:
+    """The workbench runs whatever it can open."""
+    return None
+
+
+def open_runner(model: Model) -> TorchRunner:
+    """A runner for `model`."""
+    return TorchRunner(model)
