@@ -127,12 +127,13 @@ def _letters(rng: np.random.Generator, picture: Picture) -> None:
     for color in _colors(rng, int(rng.integers(1, 5)), 1.0):
         em = rng.uniform(0.025, 0.06) * max(width, height)
         x, y = rng.uniform(-0.1, 0.7) * width, rng.uniform(0, 1) * height
+        strokes = []
         for _ in range(int(rng.integers(4, 14))):
             for _ in range(3):
                 (c0, c1), (r0, r1) = rng.integers(0, 3, 2), rng.integers(0, 4, 2)
-                ends = (x + c0 * em / 4, y + r0 * em / 3, x + c1 * em / 4, y + r1 * em / 3)
-                fill_rings(picture, [stroke(*ends, em * 0.12)], color, 0.9)
+                strokes.append(stroke(x + c0 * em / 4, y + r0 * em / 3, x + c1 * em / 4, y + r1 * em / 3, em * 0.12))
             x += em * (1.2 if rng.uniform() < 0.15 else 0.75)
+        fill_rings(picture, strokes, color, 0.9)
 
 
 GROUNDS: tuple[Callable[[np.random.Generator, int, int], Picture], ...] = (_gradient, _glow, _stripes, _checks, _clouds)

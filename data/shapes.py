@@ -45,7 +45,7 @@ class Shape:
         """Draw into a (H, W, 3) picture, in place."""
         inner = inset(self.ring, self.band)
         if self.style == "hollow":
-            fill_rings(picture, [self.ring, inner], self.color)
+            fill_rings(picture, [self.ring, inner[::-1]], self.color)
         elif self.style == "bordered":
             fill_rings(picture, [self.ring], self.outline)
             fill_rings(picture, [inner], self.color)
