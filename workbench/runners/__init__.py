@@ -29,9 +29,16 @@ REFERENCES = ("darknet", "opencv")
 class Runner(Protocol):
     """An opened engine with a model in it; also a context manager that closes it."""
 
-    name: str
-    epsilon: Epsilon | None
-    """The batch normalisation this engine computes; None where it follows the model's dialect."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def model(self) -> Model: ...
+
+    @property
+    def epsilon(self) -> Epsilon | None:
+        """The batch normalisation this engine computes; None where it follows the model's dialect."""
+        ...
 
     def run(self, x: Float32) -> dict[int, Float32]:
         """x float32 (n, c, h, w), 0 to 1 -> output (n, c, h, w) of every layer the engine can show."""

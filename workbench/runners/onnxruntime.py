@@ -34,7 +34,7 @@ class OnnxRunner:
     epsilon: Epsilon | None = None
 
     def __init__(self, model: Model, fold: bool = True, opset: int = 17) -> None:
-        self._model = model
+        self.model = model
         graph = build_graph(model, OnnxOptions("layers", opset, fold=fold))
         self._layer_of = graph.output_layers
         self._value_of = graph.values
@@ -52,11 +52,11 @@ class OnnxRunner:
 
     def detect(self, picture: NDArray[np.uint8], thresh: float) -> Detections:
         """The model's own preprocessing and decoding around ONNX Runtime's network."""
-        x = self._model.preprocessing.apply(picture)[None]
-        indices = [head.index for head in self._model.network.heads]
+        x = self.model.preprocessing.apply(picture)[None]
+        indices = [head.index for head in self.model.network.heads]
         outputs = self._session.run([self._value_of[i] for i in indices], {INPUT: x})
-        placement = self._model.preprocessing.placement(picture.shape[1], picture.shape[0])
-        return self._model.detections({i: y[0] for i, y in zip(indices, outputs, strict=True)}, placement, thresh)
+        placement = self.model.preprocessing.placement(picture.shape[1], picture.shape[0])
+        return self.model.detections({i: y[0] for i, y in zip(indices, outputs, strict=True)}, placement, thresh)
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,21 +22,22 @@ class TorchRunner:
     epsilon: Epsilon | None = None
 
     def __init__(self, model: Model) -> None:
-        self._model = model
+        self.model = model
         self._module = build(model)
 
     def run(self, x: Float32) -> dict[int, Float32]:
         """Every layer's output."""
-        return self._run(x, [layer.index for layer in self._model.network.layers])
+        return self.run_layers(x, [layer.index for layer in self.model.network.layers])
 
     def detect(self, picture: NDArray[np.uint8], thresh: float) -> Detections:
         """The model's own pipeline: preprocessing, network, decoding, suppression."""
-        x = self._model.preprocessing.apply(picture)[None]
-        heads = self._run(x, [head.index for head in self._model.network.heads])
-        placement = self._model.preprocessing.placement(picture.shape[1], picture.shape[0])
-        return self._model.detections({i: y[0] for i, y in heads.items()}, placement, thresh)
+        x = self.model.preprocessing.apply(picture)[None]
+        heads = self.run_layers(x, [head.index for head in self.model.network.heads])
+        placement = self.model.preprocessing.placement(picture.shape[1], picture.shape[0])
+        return self.model.detections({i: y[0] for i, y in heads.items()}, placement, thresh)
 
-    def _run(self, x: Float32, keep: list[int]) -> dict[int, Float32]:
+    def run_layers(self, x: Float32, keep: Collection[int]) -> dict[int, Float32]:
+        """The outputs of the layers in `keep` only; the others are forgotten on the way."""
         with torch.inference_mode():
             return {i: y.numpy() for i, y in self._module.run(torch.from_numpy(x), keep).items()}
 

@@ -1,0 +1,296 @@
+"""The gates: each is one question about a conversion, answered with the worst number found and where.
+
+A gate is a function of a Trial, which holds what several gates need (engines, pictures, the file). The tolerances are
+here and nowhere else; each was measured as a few times the noise of float32 between correct implementations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workbench.certificate import Gate
+from workbench.compare import Comparison, LayerDifference, compare, compare_layers, merge_worst, scale_of
+from workbench.detections import Candidates, Nms, suppress
+from workbench.dialects import Epsilon
+from workbench.errors import WorkbenchError
+from workbench.layers.base import Float32
+from workbench.model import Model
+from workbench.onnx_model import INPUT, OnnxGraph, OnnxOptions, output_layers
+from workbench.runners import Runner
+from workbench.runners.onnxruntime import OnnxRunner, open_session
+from workbench.runners.torch import TorchRunner
+
+LAYER_LIMIT = 2e-4
+"""max|difference| / std(reference): three times the worst noise measured on real models, a fifth of a wrong epsilon."""
+HEAD_LIMIT = 2e-5
+"""Absolute, on what [yolo] puts out after its logistic."""
+BOX_LIMIT_PX = 1e-3
+SCORE_LIMIT = 1e-5
+OUTPUT_LIMIT = 2e-5
+"""ONNX against PyTorch: max|difference| / max|reference| of each output."""
+THRESHOLDS = (0.5, 0.25)
+
+
+@dataclass
+class Trial:
+    """What the gates look at: a model, pictures by name, a reference (None where there is none), the ONNX file."""
+
+    model: Model
+    pictures: Mapping[str, NDArray[np.uint8]]
+    reference: Runner
+    graph: OnnxGraph
+    file: Path
+    options: OnnxOptions
+    remarks: list[str] = field(default_factory=list)
+
+    @cached_property
+    def in_reference_arithmetic(self) -> Model:
+        """The model with the epsilon and the suppression that the reference computes."""
+        model = self.model
+        if self.reference.epsilon is not None:
+            model = replace(model, dialect=replace(model.dialect, epsilon=self.reference.epsilon))
+        return model
+
+    @cached_property
+    def comparison(self) -> Comparison:
+        """The torch model against the reference, on every picture, in the reference's arithmetic."""
+        with TorchRunner(self.in_reference_arithmetic) as candidate:
+            return compare(self.reference, candidate, self.pictures, THRESHOLDS)
+
+    @cached_property
+    def inputs(self) -> dict[str, Float32]:
+        """The network input (1, c, h, w) of every picture."""
+        return {name: self.model.preprocessing.apply(picture)[None] for name, picture in self.pictures.items()}
+
+    @cached_property
+    def torch(self) -> TorchRunner:
+        """The unfolded model in its own dialect."""
+        return TorchRunner(self.model)
+
+
+def ledger(trial: Trial) -> Gate:
+    """No finding about the file is an error: every byte is read, no NaN, no negative variance."""
+    findings = trial.model.weights.findings()
+    errors = [finding for finding in findings if finding.level == "error"]
+    trial.remarks.extend(str(finding) for finding in findings if finding.level != "error")
+    read = f"{trial.model.weights.size} bytes, {trial.model.weights.unread_bytes} unread"
+    return Gate("ledger", not errors, len(errors), 0, str(errors[0]) if errors else "", read)
+
+
+def layers(trial: Trial) -> Gate:
+    """Every layer that the reference shows, in the reference's arithmetic."""
+    rows = trial.comparison.layers
+    if not rows:
+        return Gate("layers", False, detail=f"{trial.reference.name} shows no layer")
+    text = f"{len(rows)} of {len(trial.model.network.layers)} layers against {trial.reference.name}"
+    gate = _by_spread("layers", rows, text)
+    _remark_epsilon(trial)
+    return gate
+
+
+def heads(trial: Trial) -> Gate | None:
+    """What [yolo] and [region] put out, absolutely; left out where the reference shows no raw heads."""
+    indices = {head.index for head in trial.model.network.heads}
+    rows = [row for row in trial.comparison.layers if row.index in indices]
+    if not rows:
+        if indices:
+            trial.remarks.append(f"{trial.reference.name} shows no raw head; its boxes are compared instead")
+        return None
+    worst = max(rows, key=lambda row: row.max_abs)
+    return Gate("heads", worst.max_abs <= HEAD_LIMIT, worst.max_abs, HEAD_LIMIT, str(worst), f"{len(rows)} heads, absolute")
+
+
+def detections(trial: Trial) -> list[Gate]:
+    """On each picture and threshold the same boxes and probabilities; a gate for positions and one for probabilities."""
+    rows = trial.comparison.pictures
+    if not rows:
+        return []
+    count = sum(len(row.match.pairs.reference) for row in rows)
+    unmatched = [(row, _lone(trial, row)) for row in rows]
+    lost = next(((row, n) for row, n in unmatched if n), None)
+    detail = f"{count} boxes on {len(trial.pictures)} pictures at {' and '.join(f'{t:g}' for t in THRESHOLDS)}"
+    if count == 0:
+        trial.remarks.append("no box was found on any picture, so boxes prove nothing: give pictures of your own with --image")
+    offset = max(rows, key=lambda row: row.match.max_offset_px)
+    score = max(rows, key=lambda row: row.match.max_dscore)
+    same = Gate(
+        "same boxes", lost is None, sum(n for _, n in unmatched), 0,
+        f"{lost[0].picture} at {lost[0].thresh:g}: {len(lost[0].reference)} and {len(lost[0].candidate)}" if lost else "", detail,
+    )
+    where = f"{offset.picture} at {offset.thresh:g}"
+    positions = Gate("box positions", offset.match.max_offset_px <= BOX_LIMIT_PX, offset.match.max_offset_px, BOX_LIMIT_PX, where, "pixels of the picture")
+    where = f"{score.picture} at {score.thresh:g}"
+    return [same, positions, Gate("probabilities", score.match.max_dscore <= SCORE_LIMIT, score.match.max_dscore, SCORE_LIMIT, where)]
+
+
+def _lone(trial: Trial, row: Any) -> int:
+    """Detections on one side only, but for those that lie within the noise of the threshold itself."""
+    edge = row.thresh + SCORE_LIMIT
+    lone = [*row.reference.scores[row.match.only_reference], *row.candidate.scores[row.match.only_candidate]]
+    return sum(score > edge for score in lone)
+
+
+def folded(trial: Trial) -> Gate:
+    """Every layer of the folded ONNX graph against the unfolded torch model, both in the model's own dialect."""
+    with OnnxRunner(trial.model, opset=trial.options.opset) as candidate:
+        rows = merge_worst([
+            compare_layers(trial.model, trial.torch.run(x), candidate.run(x)) for x in trial.inputs.values()
+        ])
+    return _by_spread("folded", rows, "folded ONNX against unfolded PyTorch, every layer")
+
+
+def checker(trial: Trial) -> Gate:
+    """The ONNX checker with full shape inference accepts the file, and infers the shapes that the cfg promises."""
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(trial.file), full_check=True)
+        inferred = onnx.shape_inference.infer_shapes(onnx.load(str(trial.file)), strict_mode=True, data_prop=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        return Gate("onnx checker", False, where=str(error).splitlines()[0])
+    nodes = len(inferred.graph.node)
+    return Gate("onnx checker", True, where="", detail=f"{nodes} nodes, opset {trial.options.opset}, full shape inference")
+
+
+def onnxruntime(trial: Trial) -> Gate:
+    """The file itself in ONNX Runtime against torch, at two sizes and two batches where they are open."""
+    session = open_session(trial.file)
+    worst, where, count = 0.0, "", 0
+    for model, x in _shapes(trial):
+        count += 1
+        expected = _expected_outputs(model, trial.options, x)
+        outputs = session.run(list(expected), {INPUT: x})
+        for (name, reference), output in zip(expected.items(), outputs, strict=True):
+            difference = _relative(reference, output)
+            if not difference <= worst:
+                worst, where = difference, f"{name} at {x.shape[3]}x{x.shape[2]}, batch {x.shape[0]}"
+    return Gate("onnxruntime", worst <= OUTPUT_LIMIT, worst, OUTPUT_LIMIT, where, f"{count} shapes, relative to each output's largest value")
+
+
+def traced(trial: Trial) -> Gate:
+    """The other road: `torch.onnx.export(dynamo=True)` of the torch model against the direct builder's raw heads."""
+    from workbench.traced import compare_roads
+
+    worst, where, nodes = compare_roads(trial.model, next(iter(trial.inputs.values())), trial.options.opset)
+    return Gate("two roads", worst <= OUTPUT_LIMIT, worst, OUTPUT_LIMIT, where, f"traced by torch.onnx.export, {nodes} nodes")
+
+
+GATES: tuple[tuple[str, Callable[[Trial], Gate | list[Gate] | None]], ...] = (
+    ("the ledger", ledger), ("every layer", layers), ("heads", heads), ("detections", detections), ("folding", folded),
+    ("the ONNX checker", checker), ("ONNX Runtime", onnxruntime), ("the traced road", traced),
+)
+"""What is done, for progress bars, and the function that does it."""
+
+
+def run_gate(trial: Trial, name: str, gate: Callable[[Trial], Gate | list[Gate] | None]) -> list[Gate]:
+    """The gate's results; an engine that fails inside it is a failed gate, not the end of the validation."""
+    try:
+        result = gate(trial)
+    except WorkbenchError as error:
+        return [Gate(name, False, where=str(error))]
+    return result if isinstance(result, list) else [result] if result else []
+
+
+def _by_spread(name: str, rows: tuple[LayerDifference, ...] | list[LayerDifference], text: str) -> Gate:
+    worst = max(rows, key=lambda row: row.max_over_std)
+    first = next((row for row in rows if not row.max_over_std <= LAYER_LIMIT), None)
+    where = f"first divergence at {first}" if first else str(worst)
+    return Gate(name, first is None, worst.max_over_std, LAYER_LIMIT, where, text)
+
+
+def _remark_epsilon(trial: Trial) -> None:
+    """Say what the model's own epsilon changes on top of the reference's; it is shown, never hidden in a tolerance."""
+    theirs: Epsilon | None = trial.reference.epsilon
+    ours = trial.model.dialect.epsilon
+    if theirs is None or theirs == ours:
+        return
+    with TorchRunner(trial.in_reference_arithmetic) as other:
+        rows = merge_worst([compare_layers(trial.model, other.run(x), trial.torch.run(x)) for x in trial.inputs.values()])
+    worst = max(rows, key=lambda row: row.max_over_std)
+    trial.remarks.append(
+        f"{trial.reference.name} computes {theirs}, the dialect {trial.model.dialect} {ours}: the layers were compared with the "
+        f"reference's; the dialect's own changes them by up to {worst.max_over_std:.3g} std ({worst.max_abs:.3g}) at layer {worst.index}"
+    )
+
+
+def _shapes(trial: Trial) -> Iterator[tuple[Model, Float32]]:
+    """The model at its own size and a second one, with batches of 1 and 2; pictures first, then noise."""
+    rng = np.random.default_rng(0)
+    for model in _sizes(trial):
+        net = model.preprocessing
+        picture = next(iter(trial.pictures.values()))
+        x = net.apply(picture)[None]
+        yield model, x
+        noise = rng.random((1, net.channels, net.height, net.width), dtype=np.float32)
+        yield model, np.concatenate([x, noise])
+
+
+def _sizes(trial: Trial) -> list[Model]:
+    model = trial.model.at_size(*trial.options.size) if trial.options.size else trial.model
+    network = model.network
+    if trial.options.size or not network.any_size:
+        return [model]
+    step = network.stride
+    width, height = max(network.width - step, step), network.height + step
+    return [model, model.at_size(width, height)]
+
+
+def _expected_outputs(model: Model, options: OnnxOptions, x: Float32) -> dict[str, NDArray[Any]]:
+    """What the file must answer, from the torch model and the decoding in numpy."""
+    from workbench.onnx_model import build_graph
+
+    network = model.network
+    with TorchRunner(model) as runner:
+        outputs = runner.run_layers(x, {*output_layers(model), *(head.index for head in network.heads)})
+    if options.outputs == "raw":
+        names = build_graph(model, options).output_layers
+        return {name: outputs[index] for name, index in names.items()}
+    decoded = [decode_rows(model, {i: y[n] for i, y in outputs.items()}) for n in range(len(x))]
+    if options.outputs == "decoded":
+        return {"boxes": np.stack([_corners(model, c.boxes) for c in decoded]), "scores": np.stack([c.probabilities for c in decoded])}
+    thresh = model.thresh if options.thresh is None else options.thresh
+    return {"detections": np.concatenate([_detection_rows(model, n, c, thresh) for n, c in enumerate(decoded)])}
+
+
+def decode_rows(model: Model, outputs: Mapping[int, Float32]) -> Candidates:
+    """Every row of every head, whatever its objectness, in the order of the ONNX file's rows."""
+    return model.candidates(outputs, -1.0)
+
+
+def _corners(model: Model, boxes: Float32) -> Float32:
+    """x, y, w, h relative to the network input -> x1, y1, x2, y2 in its pixels."""
+    scale = np.array([model.network.width, model.network.height] * 2, np.float32)
+    centre, half = boxes[:, :2], boxes[:, 2:] / 2
+    return np.asarray(np.concatenate([centre - half, centre + half], 1) * scale, np.float32)
+
+
+def _detection_rows(model: Model, batch: int, rows: Candidates, thresh: float) -> Float32:
+    """What NonMaxSuppression keeps: plain IoU within each class, whatever `nms_kind` says."""
+    probabilities = np.where(rows.probabilities > thresh, rows.probabilities, 0)
+    kept = suppress(replace(rows, probabilities=probabilities), Nms("sort", model.nms.thresh))
+    row, class_id = np.nonzero(kept.probabilities)
+    score = kept.probabilities[row, class_id]
+    order = np.lexsort((-score, class_id))
+    columns = [np.full(len(row), batch), class_id, score]
+    return np.concatenate([np.stack(columns, 1), _corners(model, rows.boxes[row])], 1)[order].astype(np.float32)
+
+
+def _relative(reference: NDArray[Any], output: NDArray[Any]) -> float:
+    """max|difference| / max|reference|; infinite where the shapes differ or a number is missing."""
+    if reference.shape != output.shape:
+        return float("inf")
+    if not reference.size:
+        return 0.0
+    finite = np.isfinite(reference) & np.isfinite(output)
+    if not (finite | (reference == output)).all():
+        return float("inf")
+    scale = float(np.abs(reference[finite]).max(initial=0)) or scale_of(reference)
+    return float(np.abs(reference - output, where=finite, out=np.zeros_like(reference)).max() / scale)
+
