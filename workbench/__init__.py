@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from workbench.compare import compare as compare
     from workbench.export import export as export
+    from workbench.export.checkpoint import load as load
     from workbench.image import load_picture as load_picture
     from workbench.model import Model as Model
     from workbench.model import open_model as open
@@ -25,6 +26,7 @@ _HOMES = {
     "Model": ("workbench.model", "Model"),
     "compare": ("workbench.compare", "compare"),
     "export": ("workbench.export", "export"),
+    "load": ("workbench.export.checkpoint", "load"),
     "load_picture": ("workbench.image", "load_picture"),
     "open": ("workbench.model", "open_model"),
     "open_runner": ("workbench.runners", "open_runner"),
@@ -32,7 +34,7 @@ _HOMES = {
     "validate": ("workbench.validate", "validate"),
 }
 
-__all__ = ["Model", "compare", "export", "load_picture", "open", "open_runner", "to_torch", "validate"]
+__all__ = ["Model", "compare", "export", "load", "load_picture", "open", "open_runner", "to_torch", "validate"]
 
 
 def __getattr__(name: str) -> Any:

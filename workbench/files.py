@@ -26,7 +26,8 @@ def atomic_write(path: str | Path, *, inputs: Iterable[Path | None] = ()) -> Ite
     except OSError as error:
         raise OptionError(str(target), "cannot write there", found=error.strerror, next_step="Check the folder.") from error
     try:
-        with os.fdopen(handle, "wb") as file:
+        os.close(handle)
+        with open(temporary, "wb") as file:  # by name, for libraries that open `file.name` themselves
             yield file
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, target)

@@ -261,14 +261,23 @@ _WRITE_OUTPUTS: dict[Outputs, Callable[[OnnxGraph], None]] = {
 # ------------------------------------------------------------------------------------------ writing the file
 
 
-def write_onnx(graph: OnnxGraph, path: str | Path, metadata: Mapping[str, str] | None = None) -> str:
+def write_onnx(
+    graph: OnnxGraph,
+    path: str | Path,
+    metadata: Mapping[str, str] | None = None,
+    approve: Callable[[str], None] | None = None,
+) -> str:
     """Write the file and return the sha256 of its graph, which does not change with the metadata.
 
+    `approve` is given that sha256 before the file appears under its name, and may raise to keep it away.
     Raises OptionError where it would exceed protobuf's 2 GiB, WeightsError where a tensor cannot be folded.
     """
     model = graph.model
     with atomic_write(path, inputs=[model.weights.path, model.network.cfg_path]) as file:
-        return _stream(graph, file, metadata or {})
+        graph_sha256 = _stream(graph, file, metadata or {})
+        if approve:
+            approve(graph_sha256)
+    return graph_sha256
 
 
 def _stream(graph: OnnxGraph, file: BinaryIO, metadata: Mapping[str, str]) -> str:

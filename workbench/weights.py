@@ -255,7 +255,7 @@ class Weights:
         reason = _explain_size(self, size)
         if size < expected:
             span = next(s for s in self.ledger.spans if s.stop > size)
-            yield Finding("error", self._where(span), size, expected, str(self._too_short(span)), reason)
+            yield Finding("error", self._where(span), size, expected, self._too_short(span).problem + ".", reason)
         else:
             yield Finding("error", self.source, expected, size, f"{size - expected} bytes lie after the last tensor.", reason)
 
