@@ -6,6 +6,7 @@ shipped pictures never meet. `python -m data.draw` writes `data/pictures/` and i
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -115,9 +116,17 @@ def write_pictures(folder: Path = PICTURES) -> None:
     labels = {}
     for name, (index, size) in SHIPPED_PICTURES.items():
         scene = draw_scene(SHIPPED, index, size)
-        Image.fromarray(scene.picture).save(folder / name, quality=92, subsampling=0, optimize=True)
+        (folder / name).write_bytes(encode_picture(scene.picture, name))
         labels[name] = scene_labels(scene)
     (folder / "labels.json").write_text(json.dumps(labels, indent=1) + "\n", encoding="utf-8")
+
+
+def encode_picture(picture: NDArray[np.uint8], name: str) -> bytes:
+    """Return a file's bytes for a picture (H, W, 3): PNG or good JPEG, as the ending of `name` says."""
+    file = io.BytesIO()
+    kind = "PNG" if name.endswith(".png") else "JPEG"
+    Image.fromarray(picture).save(file, kind, quality=90, subsampling=0, optimize=True)
+    return file.getvalue()
 
 
 def scene_labels(scene: Scene) -> dict[str, object]:

@@ -93,7 +93,7 @@ def best_overlap(found: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
 
 
 def ciou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Return the complete IoU (Zheng et al. 2020) of boxes (m, 4), centre and size: IoU less distance and distortion."""
+    """Return the complete IoU (Zheng et al. 2020) of boxes (m, 4): IoU less distance of centres and distortion."""
     a0, a1, b0, b1 = a[:, :2] - a[:, 2:] / 2, a[:, :2] + a[:, 2:] / 2, b[:, :2] - b[:, 2:] / 2, b[:, :2] + b[:, 2:] / 2
     common = (torch.minimum(a1, b1) - torch.maximum(a0, b0)).clamp(min=0).prod(1)
     iou = common / (a[:, 2:].prod(1) + b[:, 2:].prod(1) - common + 1e-9)

@@ -62,7 +62,7 @@ def turn(pictures: torch.Tensor, boxes: torch.Tensor, rng: np.random.Generator) 
 def draw_scenes(
     count: int, inputs: Sequence[Preprocessing], progress: Callable[[int], None], processes: int = 2
 ) -> list[SceneSet]:
-    """Draw `count` training scenes and return one SceneSet for each of `inputs`; `progress` is told each scene's index."""
+    """Draw `count` training scenes and return one SceneSet for each of `inputs`; `progress` hears each index."""
     sets = [
         SceneSet(
             np.empty((count, 3, each.height, each.width), np.uint8),
