@@ -36,7 +36,7 @@ data: .venv/.installed
 
 clean:
 	rm -rf out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find workbench tests data notebooks -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
+	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -print | xargs rm -rf
 
 # The plain wheel of torch brings CUDA to Linux, some gigabytes; without an NVIDIA GPU the CPU wheel is enough.
 .venv/.installed: pyproject.toml | tools
@@ -52,18 +52,16 @@ clean:
 	$(BIN)/pip install --quiet --editable '.[test]'
 	@touch $@
 
-# Real Darknet and a browser, as Debian packages. Without them the rest still works, so nothing here stops make.
+# What comes as Debian packages: installed where make may, else named. Nothing here stops make.
 tools:
-	@for tool in darknet chromium; do \
-	  command -v $$tool >/dev/null && continue; \
+	@need() { \
+	  eval "$$2" >/dev/null 2>&1 && return; \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    echo "installing Debian's $$tool"; \
-	    { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends $$tool; } >/dev/null \
-	      || echo "$$tool could not be installed"; \
+	    echo "installing Debian's $$1"; \
+	    { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends $$1; } >/dev/null; \
 	  fi; \
-	  command -v $$tool >/dev/null && continue; \
-	  case $$tool in \
-	    darknet) echo "darknet is missing: comparisons with real Darknet are left out (Debian: apt install darknet)";; \
-	    chromium) echo "chromium is missing: browser tests are left out (Debian: apt install chromium)";; \
-	  esac; \
-	done
+	  eval "$$2" >/dev/null 2>&1 || echo "$$1 is missing: $$3 (Debian: apt install $$1)"; \
+	}; \
+	need python3-venv '$(PYTHON) -c "import ensurepip"' 'no .venv can be made'; \
+	need darknet 'command -v darknet' 'comparisons with real Darknet are left out'; \
+	need chromium 'command -v chromium' 'browser tests are left out'
