@@ -32,7 +32,9 @@ class Gate:
     detail: str = ""
 
     def __str__(self) -> str:
-        numbers = f" {self.worst:.3g} (limit {self.limit:g})" if self.worst is not None and self.limit is not None else ""
+        numbers = (
+            f" {self.worst:.3g} (limit {self.limit:g})" if self.worst is not None and self.limit is not None else ""
+        )
         return f"{'passed' if self.passed else 'FAILED'}  {self.name}:{numbers} {self.where} {self.detail}".rstrip()
 
 
@@ -68,16 +70,30 @@ class Certificate:
         """Raise NotProved unless this certificate is green and speaks of `model` (and of that ONNX graph)."""
         for gate in self.failed:
             raise NotProved(
-                self.source, f"gate `{gate.name}` failed", expected=_limit(gate), found=_worst(gate), cause=f"{gate.where} {gate.detail}".strip() or None,
+                self.source,
+                f"gate `{gate.name}` failed",
+                expected=_limit(gate),
+                found=_worst(gate),
+                cause=f"{gate.where} {gate.detail}".strip() or None,
                 next_step="Nothing was written; --unvalidated exports all the same and says so in the file.",
             )
         if not self.gates:
             raise NotProved(self.source, "no gate was measured")
         told = (self.cfg_sha256, self.weights_sha256, self.dialect, self.epsilon)
         if told != identity(model):
-            raise NotProved(self.source, "the certificate speaks of another model or dialect", expected=identity(model)[2:], found=told[2:])
+            raise NotProved(
+                self.source,
+                "the certificate speaks of another model or dialect",
+                expected=identity(model)[2:],
+                found=told[2:],
+            )
         if graph_sha256 not in (None, self.graph_sha256):
-            raise NotProved(self.source, "the certificate speaks of another ONNX graph", expected=self.graph_sha256, found=graph_sha256)
+            raise NotProved(
+                self.source,
+                "the certificate speaks of another ONNX graph",
+                expected=self.graph_sha256,
+                found=graph_sha256,
+            )
 
     def to_json(self) -> dict[str, Any]:
         """The documented form: passed, dialect, reference, gates[], layers[], detections, and identities."""
@@ -94,7 +110,14 @@ class Certificate:
             "gates": [_gate_json(gate) for gate in self.gates],
             "remarks": list(self.remarks),
             "layers": [
-                {"index": row.index, "type": row.kind, "line": row.line, "max_abs": row.max_abs, "max_over_std": row.max_over_std, "at": list(row.at)}
+                {
+                    "index": row.index,
+                    "type": row.kind,
+                    "line": row.line,
+                    "max_abs": row.max_abs,
+                    "max_over_std": row.max_over_std,
+                    "at": list(row.at),
+                }
                 for row in self.layers
             ],
             "detections": [_picture_json(row) for row in self.pictures],
@@ -104,7 +127,17 @@ class Certificate:
     def summary(self) -> str:
         """A short JSON text for a file's metadata: identity and gates, without layers and boxes."""
         full = self.to_json()
-        keys = ("passed", "dialect", "epsilon", "reference", "cfg_sha256", "weights_sha256", "gates", "remarks", "versions")
+        keys = (
+            "passed",
+            "dialect",
+            "epsilon",
+            "reference",
+            "cfg_sha256",
+            "weights_sha256",
+            "gates",
+            "remarks",
+            "versions",
+        )
         return json.dumps({key: full[key] for key in keys}, separators=(",", ":"))
 
 
@@ -114,14 +147,26 @@ def identity(model: Model) -> tuple[str, str, str, str]:
 
 
 def _gate_json(gate: Gate) -> dict[str, Any]:
-    return {"name": gate.name, "passed": gate.passed, "worst": gate.worst, "limit": gate.limit, "where": gate.where, "detail": gate.detail}
+    return {
+        "name": gate.name,
+        "passed": gate.passed,
+        "worst": gate.worst,
+        "limit": gate.limit,
+        "where": gate.where,
+        "detail": gate.detail,
+    }
 
 
 def _picture_json(row: PictureComparison) -> dict[str, Any]:
     return {
-        "picture": row.picture, "thresh": row.thresh, "reference": len(row.reference), "candidate": len(row.candidate),
-        "max_offset_px": row.match.max_offset_px, "max_dscore": row.match.max_dscore,
-        "only_reference": len(row.match.only_reference), "only_candidate": len(row.match.only_candidate),
+        "picture": row.picture,
+        "thresh": row.thresh,
+        "reference": len(row.reference),
+        "candidate": len(row.candidate),
+        "max_offset_px": row.match.max_offset_px,
+        "max_dscore": row.match.max_dscore,
+        "only_reference": len(row.match.only_reference),
+        "only_candidate": len(row.match.only_candidate),
     }
 
 

@@ -7,13 +7,21 @@ equal keys wins, and numbers are read as far as they are numbers. What Darknet d
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from workbench.errors import CfgError
+
+WRITTEN_WITH_CAPITALS = {"B1", "B2", "workspace_size_limit_MB"}
+"""The keys that Darknet itself spells so."""
+
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
+"""What C's `atof` reads of a decimal number."""
+
+LARGEST_FLOAT = 3.4e38
+"""Darknet keeps numbers in C `float`; what is larger would be infinite."""
 
 LARGEST_CFG_BYTES = 4 << 20
 """The longest public cfg has 90 kB; what exceeds this is some other file."""
@@ -104,7 +112,10 @@ def parse_cfg(text: str, source: str = "cfg") -> Cfg:
     if sections[0].kind != "net":
         first = sections[0]
         raise CfgError(
-            first.where(), "the first section must be [net]", expected="[net] or [network]", found=f"[{first.kind}]",
+            first.where(),
+            "the first section must be [net]",
+            expected="[net] or [network]",
+            found=f"[{first.kind}]",
             next_step="Add a [net] section with width=, height= and channels=.",
         )
     if len(sections) == 1:
@@ -120,8 +131,12 @@ def _decode(data: bytes, source: str) -> str:
         raise CfgError(source, "too large for a cfg", expected=f"at most {LARGEST_CFG_BYTES} bytes", found="more")
     if b"\0" in data:
         raise CfgError(
-            source, "holds zero bytes", expected="text", found=f"a zero byte at {data.index(0):#x}",
-            cause="A .weights file given as cfg?", next_step="The order is: cfg first, weights second.",
+            source,
+            "holds zero bytes",
+            expected="text",
+            found=f"a zero byte at {data.index(0):#x}",
+            cause="A .weights file given as cfg?",
+            next_step="The order is: cfg first, weights second.",
         )
     return data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="replace")
 
@@ -149,7 +164,11 @@ def _open_section(line: str, raw: str, number: int, source: str, notes: list[Not
         raise CfgError(where, "not a section header", expected="[name]", found=_quote(raw))
     name, junk = match.groups()
     if junk:
-        notes.append(Note(where, f"{_quote(junk)} after the section header is ignored here; Darknet does not know such a section"))
+        notes.append(
+            Note(
+                where, f"{_quote(junk)} after the section header is ignored here; Darknet does not know such a section"
+            )
+        )
     if name != name.lower() and name != "Gaussian_yolo":
         notes.append(Note(where, f"[{name}] is read as [{name.lower()}]; Darknet knows only the lower case name"))
     kind = name.lower()
@@ -163,15 +182,24 @@ def _add_option(section: Section | None, line: str, raw: str, number: int, sourc
         raise CfgError(where, "text before the first section", expected="[net]", found=_quote(raw))
     if not equals or not key:
         raise CfgError(
-            where, "neither a section, a comment nor key=value", expected="key=value", found=_quote(raw),
+            where,
+            "neither a section, a comment nor key=value",
+            expected="key=value",
+            found=_quote(raw),
             next_step="Darknet skips such a line with a message; mend or remove it.",
         )
-    if key != key.lower():
+    if key != key.lower() and key not in WRITTEN_WITH_CAPITALS:
         notes.append(Note(where, f"{key}= is read as {key.lower()}=; Darknet would not find it"))
-        key = key.lower()
+    key = key.lower()
     if key in section.options:
         first = section.options[key]
-        notes.append(Note(where, f"{key}={_clip(value)} is ignored: line {first.line} says {key}={_clip(first.value)}, and the first one wins, as in Darknet"))
+        notes.append(
+            Note(
+                where,
+                f"{key}={_clip(value)} is ignored: line {first.line} says {key}={_clip(first.value)}, "
+                "and the first one wins, as in Darknet",
+            )
+        )
     else:
         section.options[key] = Option(key, value, number)
 
@@ -189,23 +217,26 @@ class Options:
         return key in self.section.options
 
     def text(self, key: str, default: str) -> str:
-        """The value as text, lower case, without an inline comment."""
+        """The value as text, lower case, without an inline comment; a note where Darknet would not know the word."""
         if key not in self:
             return default
         value = self.section.options[key].value
-        word = re.split(r"[#;]", value, maxsplit=1)[0]
-        self._mention_junk(key, value, word)
-        return word.lower()
+        word = re.split(r"[#;]", value, maxsplit=1)[0].lower()
+        if word != value:
+            self._note(key, f"{key}={_clip(value)} is read as {_clip(word)}; Darknet would not know it")
+        return word
 
     def integer(self, key: str, default: int, least: int | None = None, most: int | None = None) -> int:
         """The value as C's `atoi` reads it: the leading number counts, the rest is noted."""
         if key not in self:
             return default
         value = self.section.options[key].value
-        match = re.match(r"[+-]?\d+", value)
+        match = re.match(r"[+-]?[0-9]+", value)
         if not match:
             raise CfgError(
-                self.section.where(key), f"{key}= needs a whole number", found=_quote(value),
+                self.section.where(key),
+                f"{key}= needs a whole number",
+                found=_quote(value),
                 cause="Darknet's atoi would read it as 0.",
             )
         self._mention_junk(key, value, match.group())
@@ -216,25 +247,24 @@ class Options:
         if key not in self:
             return default
         value = self.section.options[key].value
-        match = re.match(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", value, re.IGNORECASE)
+        match = NUMBER.match(value)
         if not match:
             raise CfgError(
-                self.section.where(key), f"{key}= needs a number", found=_quote(value),
+                self.section.where(key),
+                f"{key}= needs a number",
+                found=_quote(value),
                 cause="Darknet's atof would read it as 0.",
             )
         self._mention_junk(key, value, match.group())
-        result = float(match.group())
-        if not math.isfinite(result):
-            raise CfgError(self.section.where(key), f"{key}= is not finite", found=_quote(value))
-        return result
+        return self._finite(key, match.group())
 
     def numbers(self, key: str) -> tuple[float, ...]:
         """A comma separated list of numbers; empty where the key is absent."""
-        return tuple(float(word) for word in self._list(key, r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?"))
+        return tuple(self._finite(key, word) for word in self._list(key, NUMBER))
 
     def integers(self, key: str) -> tuple[int, ...]:
         """A comma separated list of whole numbers; empty where the key is absent."""
-        values = tuple(int(word) for word in self._list(key, r"[+-]?\d{1,11}"))
+        values = tuple(int(word) for word in self._list(key, re.compile(r"[+-]?[0-9]{1,11}")))
         for value in values:
             self._bounded(key, value, None, None)
         return values
@@ -246,20 +276,26 @@ class Options:
     def unread(self) -> list[Note]:
         """One note for each key that nobody asked for."""
         return [
-            Note(self.section.where(key), f"{key}={_clip(option.value)} in [{self.section.kind}] is read by nobody; a typing error, or a key of another fork")
+            Note(
+                self.section.where(key),
+                f"{key}={_clip(option.value)} in [{self.section.kind}] is read by nobody; "
+                "a typing error, or a key of another fork",
+            )
             for key, option in self.section.options.items()
             if key not in self.asked
         ]
 
-    def _list(self, key: str, pattern: str) -> Iterator[str]:
+    def _list(self, key: str, pattern: re.Pattern[str]) -> Iterator[str]:
         if key not in self:
             return
         value = self.section.options[key].value
         for word in value.rstrip(",").split(","):
-            match = re.match(pattern, word, re.IGNORECASE)
+            match = pattern.match(word)
             if not match:
                 raise CfgError(
-                    self.section.where(key), f"{key}= needs numbers between commas", found=_quote(value),
+                    self.section.where(key),
+                    f"{key}= needs numbers between commas",
+                    found=_quote(value),
                     cause=f"{_quote(word)} is none.",
                 )
             self._mention_junk(key, word, match.group())
@@ -269,13 +305,35 @@ class Options:
         low = INT_RANGE.start if least is None else least
         high = INT_RANGE.stop - 1 if most is None else most
         if not low <= value <= high:
-            raise CfgError(self.section.where(key), f"{key}= is out of range", expected=f"{low} to {high}", found=_clip(self.section.options[key].value))
+            raise CfgError(
+                self.section.where(key),
+                f"{key}= is out of range",
+                expected=f"{low} to {high}",
+                found=_clip(self.section.options[key].value),
+            )
+        return value
+
+    def _finite(self, key: str, text: str) -> float:
+        value = float(text)
+        if abs(value) > LARGEST_FLOAT:
+            raise CfgError(
+                self.section.where(key),
+                f"{key}= is out of range",
+                expected=f"at most {LARGEST_FLOAT:g}",
+                found=_clip(text),
+            )
         return value
 
     def _mention_junk(self, key: str, value: str, used: str) -> None:
         junk = value[len(used) :]
         if junk:
-            self.notes.append(Note(self.section.where(key), f"{key}={_clip(value)} is read as {_clip(used)}; {_quote(junk)} is ignored, as Darknet does"))
+            told = f"{key}={_clip(value)} is read as {_clip(used)}"
+            self._note(key, f"{told}; {_quote(junk)} is ignored, as Darknet does")
+
+    def _note(self, key: str, text: str) -> None:
+        note = Note(self.section.where(key), text)
+        if note not in self.notes:
+            self.notes.append(note)
 
 
 def _clip(text: str, length: int = 60) -> str:

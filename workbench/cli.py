@@ -30,16 +30,36 @@ DIALECTS = click.Choice(["pjreddie", "alexeyab", "hankai"])
 
 def model_options(command: F) -> F:
     """--dialect and --names, which every command that opens a model has."""
-    command = click.option("--dialect", type=DIALECTS, help="How the model is computed; inferred from the cfg by default.")(command)
+    command = click.option(
+        "--dialect", type=DIALECTS, help="How the model is computed; inferred from the cfg by default."
+    )(command)
     return click.option("--names", type=click.Path(path_type=Path), help="File with one class name a line.")(command)
 
 
 def proof_options(command: F) -> F:
     """What `validate` and `convert` share: pictures, reference, and the kind of ONNX file."""
     for option in (
-        click.option("--image", "images", multiple=True, type=click.Path(path_type=Path), help="A picture to compare on; may be repeated. Drawn ones by default."),
-        click.option("--reference", type=click.Choice(["auto", "darknet", "opencv"]), default="auto", show_default=True, help="The independent engine."),
-        click.option("--outputs", type=click.Choice(["raw", "decoded", "nms"]), default="decoded", show_default=True, help="Raw heads, boxes and scores, or boxes after suppression."),
+        click.option(
+            "--image",
+            "images",
+            multiple=True,
+            type=click.Path(path_type=Path),
+            help="A picture to compare on; may be repeated. Drawn ones by default.",
+        ),
+        click.option(
+            "--reference",
+            type=click.Choice(["auto", "darknet", "opencv"]),
+            default="auto",
+            show_default=True,
+            help="The independent engine.",
+        ),
+        click.option(
+            "--outputs",
+            type=click.Choice(["raw", "decoded", "nms"]),
+            default="decoded",
+            show_default=True,
+            help="Raw heads, boxes and scores, or boxes after suppression.",
+        ),
         click.option("--opset", type=int, default=17, show_default=True, help="17 to 21."),
         click.option("--static", metavar="WxH", help="Fix the input size; open by default."),
     ):
@@ -77,12 +97,25 @@ def inspect(cfg: Path, weights: Path | None, dialect: str | None, as_json: bool)
 @WEIGHTS
 @click.argument("pictures", nargs=-1, required=True, type=click.Path(path_type=Path))
 @model_options
-@click.option("--runner", type=click.Choice(["torch", "onnxruntime", "darknet", "opencv"]), default="torch", show_default=True)
+@click.option(
+    "--runner", type=click.Choice(["torch", "onnxruntime", "darknet", "opencv"]), default="torch", show_default=True
+)
 @click.option("--thresh", type=click.FloatRange(0, 1), help="Least probability; the dialect's own by default.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="PNG with the boxes; a folder for several pictures.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="PNG with the boxes; a folder for several pictures."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def detect(cfg: Path, weights: Path, pictures: tuple[Path, ...], dialect: str | None, names: Path | None, runner: str,
-           thresh: float | None, output: Path | None, as_json: bool) -> None:
+def detect(
+    cfg: Path,
+    weights: Path,
+    pictures: tuple[Path, ...],
+    dialect: str | None,
+    names: Path | None,
+    runner: str,
+    thresh: float | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
     """Find objects in PICTURES with any of the engines."""
     from workbench import terminal
     from workbench.image import load_picture
@@ -110,11 +143,30 @@ def detect(cfg: Path, weights: Path, pictures: tuple[Path, ...], dialect: str | 
 @WEIGHTS
 @model_options
 @proof_options
-@click.option("--model", "onnx_file", type=click.Path(path_type=Path), help="An ONNX file that lies on the disk, instead of one built now.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the certificate as JSON; - prints it.")
+@click.option(
+    "--model",
+    "onnx_file",
+    type=click.Path(path_type=Path),
+    help="An ONNX file that lies on the disk, instead of one built now.",
+)
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), help="Write the certificate as JSON; - prints it."
+)
 @click.option("--html", "html_file", type=click.Path(path_type=Path), help="Write a report of one self-contained file.")
-def validate(cfg: Path, weights: Path, dialect: str | None, names: Path | None, images: tuple[Path, ...], reference: str,
-             outputs: str, opset: int, static: str | None, onnx_file: Path | None, json_file: Path | None, html_file: Path | None) -> None:
+def validate(
+    cfg: Path,
+    weights: Path,
+    dialect: str | None,
+    names: Path | None,
+    images: tuple[Path, ...],
+    reference: str,
+    outputs: str,
+    opset: int,
+    static: str | None,
+    onnx_file: Path | None,
+    json_file: Path | None,
+    html_file: Path | None,
+) -> None:
     """Compare the model with an independent engine and its ONNX file with PyTorch, gate by gate."""
     from workbench import terminal
     from workbench.validate import load_pictures, shipped_pictures
@@ -140,12 +192,25 @@ def validate(cfg: Path, weights: Path, dialect: str | None, names: Path | None, 
 @cli.command()
 @CFG
 @WEIGHTS
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="OUT.onnx, OUT.safetensors or OUT.weights.")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="OUT.onnx, OUT.safetensors or OUT.weights."
+)
 @model_options
 @proof_options
 @click.option("--unvalidated", is_flag=True, help="Export without proof; the file says so.")
-def convert(cfg: Path, weights: Path, output: Path, dialect: str | None, names: Path | None, images: tuple[Path, ...],
-            reference: str, outputs: str, opset: int, static: str | None, unvalidated: bool) -> None:
+def convert(
+    cfg: Path,
+    weights: Path,
+    output: Path,
+    dialect: str | None,
+    names: Path | None,
+    images: tuple[Path, ...],
+    reference: str,
+    outputs: str,
+    opset: int,
+    static: str | None,
+    unvalidated: bool,
+) -> None:
     """Prove the model, then write it as ONNX, safetensors or .weights."""
     from workbench import terminal
     from workbench.export import export, find_writer
@@ -175,7 +240,9 @@ def models() -> None:
 
 @cli.command()
 @click.argument("name")
-@click.option("--from", "source", type=click.Path(path_type=Path), help="A folder to take the files from, instead of the network.")
+@click.option(
+    "--from", "source", type=click.Path(path_type=Path), help="A folder to take the files from, instead of the network."
+)
 @click.option("--into", type=click.Path(path_type=Path), help="Where to put them; the user's cache by default.")
 def fetch(name: str, source: Path | None, into: Path | None) -> None:
     """Fetch the sample model NAME and print where its files are."""
@@ -189,7 +256,13 @@ def fetch(name: str, source: Path | None, into: Path | None) -> None:
 
 
 @cli.command()
-@click.option("--out", type=click.Path(path_type=Path), default=Path("workbench-demo"), show_default=True, help="Folder for what it writes.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("workbench-demo"),
+    show_default=True,
+    help="Folder for what it writes.",
+)
 def demo(out: Path) -> None:
     """Convert, prove and export the shipped models, and draw what they see."""
     from workbench.demo import run_demo
@@ -205,7 +278,14 @@ def lab(arguments: tuple[str, ...]) -> None:
 
     from workbench.zoo import notebooks_dir
 
-    command = [sys.executable, "-m", "jupyterlab", "--ip=127.0.0.1", f"--ServerApp.root_dir={notebooks_dir()}", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--ip=127.0.0.1",
+        f"--ServerApp.root_dir={notebooks_dir()}",
+        *arguments,
+    ]
     raise SystemExit(subprocess.call(command))
 
 
@@ -298,5 +378,3 @@ def _write_text(path: Path, text: str) -> None:
 
     with atomic_write(path) as file:
         file.write(text.encode() + b"\n")
-
-

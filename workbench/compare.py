@@ -71,7 +71,10 @@ class Comparison:
 
 
 def compare(
-    reference: Runner, candidate: Runner, pictures: Mapping[str, NDArray[np.uint8]], thresholds: Sequence[float] = (0.5, 0.25)
+    reference: Runner,
+    candidate: Runner,
+    pictures: Mapping[str, NDArray[np.uint8]],
+    thresholds: Sequence[float] = (0.5, 0.25),
 ) -> Comparison:
     """Compare two engines on pictures (name -> uint8 (H, W, 3) RGB), layer by layer and box by box.
 
@@ -84,9 +87,11 @@ def compare(
         rows = compare_layers(model, reference.run(x), candidate.run(x))
         seen.update(row.index for row in rows)
         layers.append(rows)
-    matched = [
-        compare_picture(reference, candidate, name, picture, thresholds) for name, picture in pictures.items()
-    ] if model.network.heads else []
+    matched = (
+        [compare_picture(reference, candidate, name, picture, thresholds) for name, picture in pictures.items()]
+        if model.network.heads
+        else []
+    )
     missing = tuple(layer.index for layer in model.network.layers if layer.index not in seen)
     merged = merge_worst(layers)
     return Comparison(reference.name, candidate.name, merged, tuple(p for group in matched for p in group), missing)
@@ -117,7 +122,9 @@ def compare_layers(
 def _difference(model: Model, index: int, reference: Float32, candidate: Float32) -> LayerDifference:
     layer = model.network.layers[index]
     if reference.shape != candidate.shape:
-        raise OptionError(f"layer {index} [{layer.kind}]", "has two shapes", expected=reference.shape, found=candidate.shape)
+        raise OptionError(
+            f"layer {index} [{layer.kind}]", "has two shapes", expected=reference.shape, found=candidate.shape
+        )
     difference = np.abs(reference.astype(np.float32) - candidate)
     difference[np.isnan(difference)] = np.inf
     difference[(reference == candidate) | (np.isnan(reference) & np.isnan(candidate))] = 0  # equal infinities too
@@ -125,7 +132,9 @@ def _difference(model: Model, index: int, reference: Float32, candidate: Float32
     max_abs = float(difference.reshape(-1)[flat])
     spread = scale_of(reference)
     _, c, y, x = (int(i) for i in np.unravel_index(flat, difference.shape))
-    return LayerDifference(index, layer.kind, layer.line, max_abs, max_abs / spread if max_abs else 0.0, (c, y, x), difference.size)
+    return LayerDifference(
+        index, layer.kind, layer.line, max_abs, max_abs / spread if max_abs else 0.0, (c, y, x), difference.size
+    )
 
 
 def scale_of(reference: Float32) -> float:

@@ -71,30 +71,77 @@ class Dialect:
 
 
 PJREDDIE = Dialect(
-    "pjreddie", Epsilon(1e-6, inside=False), letterbox=True, thresh=0.5, stores_batchnorm_biases=False, rnn_hidden=False,
+    "pjreddie",
+    Epsilon(1e-6, inside=False),
+    letterbox=True,
+    thresh=0.5,
+    stores_batchnorm_biases=False,
+    rnn_hidden=False,
     reads_nms_kind=False,
     about="pjreddie/darknet on the CPU, as Debian packages it",
 )
 ALEXEYAB = Dialect(
-    "alexeyab", Epsilon(1e-5, inside=True), letterbox=False, thresh=0.25, region_flattened=True,
+    "alexeyab",
+    Epsilon(1e-5, inside=True),
+    letterbox=False,
+    thresh=0.25,
+    region_flattened=True,
     about="AlexeyAB/darknet since 2020-04-30",
 )
 HANKAI = Dialect(
-    "hankai", Epsilon(1e-5, inside=True), letterbox=False, thresh=0.25, region_flattened=True,
+    "hankai",
+    Epsilon(1e-5, inside=True),
+    letterbox=False,
+    thresh=0.25,
+    region_flattened=True,
     about="hank-ai/darknet, which computes like AlexeyAB's",
 )
 
 DIALECTS = {dialect.name: dialect for dialect in (PJREDDIE, ALEXEYAB, HANKAI)}
 
 ALEXEYAB_SECTIONS = {
-    "scale_channels", "sam", "gaussian_yolo", "local_avgpool", "implicit", "contrastive", "reorg3d", "conv_lstm", "empty",
-    "history", "batch_normalize",
+    "scale_channels",
+    "sam",
+    "gaussian_yolo",
+    "local_avgpool",
+    "implicit",
+    "contrastive",
+    "reorg3d",
+    "conv_lstm",
+    "empty",
+    "history",
+    "batch_normalize",
 }
 ALEXEYAB_KEYS = {
-    "scale_x_y", "new_coords", "nms_kind", "beta_nms", "iou_loss", "iou_normalizer", "cls_normalizer", "obj_normalizer",
-    "iou_thresh", "max_delta", "group_id", "dilation", "antialiasing", "stride_x", "stride_y", "share_index", "letter_box",
-    "mosaic", "cutmix", "ema_alpha", "weights_type", "maxpool_depth", "objectness_smooth", "counters_per_class",
-    "assisted_excitation", "sgdr_cycle", "time_steps_skip", "resize", "uc_normalizer",
+    "scale_x_y",
+    "new_coords",
+    "nms_kind",
+    "beta_nms",
+    "iou_loss",
+    "iou_normalizer",
+    "cls_normalizer",
+    "obj_normalizer",
+    "iou_thresh",
+    "max_delta",
+    "group_id",
+    "dilation",
+    "antialiasing",
+    "stride_x",
+    "stride_y",
+    "share_index",
+    "letter_box",
+    "mosaic",
+    "cutmix",
+    "ema_alpha",
+    "weights_type",
+    "maxpool_depth",
+    "objectness_smooth",
+    "counters_per_class",
+    "assisted_excitation",
+    "sgdr_cycle",
+    "time_steps_skip",
+    "resize",
+    "uc_normalizer",
 }
 ALEXEYAB_ACTIVATIONS = {"mish", "swish", "relu6", "hard_mish", "gelu", "normalize_channels", "revleaky"}
 

@@ -39,7 +39,11 @@ class WorkbenchError(Exception):
         super().__init__(self._sentence())
 
     def _sentence(self) -> str:
-        facts = [f"{word} {value}" for word, value in (("expected", self.expected), ("found", self.found)) if value is not None]
+        facts = [
+            f"{word} {value}"
+            for word, value in (("expected", self.expected), ("found", self.found))
+            if value is not None
+        ]
         text = f"{self.where}: {self.problem}" + (f"; {', '.join(facts)}" if facts else "")
         return " ".join([text.rstrip(".") + ".", *(part for part in (self.cause, self.next_step) if part)])
 

@@ -24,7 +24,9 @@ def atomic_write(path: str | Path, *, inputs: Iterable[Path | None] = ()) -> Ite
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
     except OSError as error:
-        raise OptionError(str(target), "cannot write there", found=error.strerror, next_step="Check the folder.") from error
+        raise OptionError(
+            str(target), "cannot write there", found=error.strerror, next_step="Check the folder."
+        ) from error
     try:
         os.close(handle)
         with open(temporary, "wb") as file:  # by name, for libraries that open `file.name` themselves
@@ -34,7 +36,9 @@ def atomic_write(path: str | Path, *, inputs: Iterable[Path | None] = ()) -> Ite
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise OptionError(str(target), "could not be written", found=error.strerror, next_step="Is the disk full?") from error
+            raise OptionError(
+                str(target), "could not be written", found=error.strerror, next_step="Is the disk full?"
+            ) from error
         raise
 
 
@@ -44,7 +48,9 @@ def refuse_input(target: Path, inputs: Iterable[Path | None]) -> None:
         raise OptionError(str(target), "is a folder", expected="a file name")
     for source in inputs:
         if source is not None and target.exists() and source.exists() and target.samefile(source):
-            raise OptionError(str(target), "is also an input; an input is never overwritten", next_step="Give another output name.")
+            raise OptionError(
+                str(target), "is also an input; an input is never overwritten", next_step="Give another output name."
+            )
 
 
 def sha256_of(path: str | Path) -> str:

@@ -22,7 +22,8 @@ from workbench.dialects import Epsilon
 from workbench.errors import WorkbenchError
 from workbench.layers.base import Float32
 from workbench.model import Model
-from workbench.onnx_model import INPUT, OnnxGraph, OnnxOptions, output_layers
+from workbench.onnx_file import batches, run_aligned
+from workbench.onnx_model import OnnxGraph, OnnxOptions, build_graph, output_layers
 from workbench.runners import Runner
 from workbench.runners.onnxruntime import OnnxRunner, open_session
 from workbench.runners.torch import TorchRunner
@@ -104,11 +105,13 @@ def heads(trial: Trial) -> Gate | None:
             trial.remarks.append(f"{trial.reference.name} shows no raw head; its boxes are compared instead")
         return None
     worst = max(rows, key=lambda row: row.max_abs)
-    return Gate("heads", worst.max_abs <= HEAD_LIMIT, worst.max_abs, HEAD_LIMIT, str(worst), f"{len(rows)} heads, absolute")
+    return Gate(
+        "heads", worst.max_abs <= HEAD_LIMIT, worst.max_abs, HEAD_LIMIT, str(worst), f"{len(rows)} heads, absolute"
+    )
 
 
 def detections(trial: Trial) -> list[Gate]:
-    """On each picture and threshold the same boxes and probabilities; a gate for positions and one for probabilities."""
+    """On each picture and threshold the same boxes, then their positions, then their probabilities."""
     rows = trial.comparison.pictures
     if not rows:
         return []
@@ -117,17 +120,36 @@ def detections(trial: Trial) -> list[Gate]:
     lost = next(((row, n) for row, n in unmatched if n), None)
     detail = f"{count} boxes on {len(trial.pictures)} pictures at {' and '.join(f'{t:g}' for t in THRESHOLDS)}"
     if count == 0:
-        trial.remarks.append("no box was found on any picture, so boxes prove nothing: give pictures of your own with --image")
+        trial.remarks.append(
+            "no box was found on any picture, so boxes prove nothing: give pictures of your own with --image"
+        )
     offset = max(rows, key=lambda row: row.match.max_offset_px)
     score = max(rows, key=lambda row: row.match.max_dscore)
     same = Gate(
-        "same boxes", lost is None, sum(n for _, n in unmatched), 0,
-        f"{lost[0].picture} at {lost[0].thresh:g}: {len(lost[0].reference)} and {len(lost[0].candidate)}" if lost else "", detail,
+        "same boxes",
+        lost is None,
+        sum(n for _, n in unmatched),
+        0,
+        f"{lost[0].picture} at {lost[0].thresh:g}: {len(lost[0].reference)} and {len(lost[0].candidate)}"
+        if lost
+        else "",
+        detail,
     )
     where = f"{offset.picture} at {offset.thresh:g}"
-    positions = Gate("box positions", offset.match.max_offset_px <= BOX_LIMIT_PX, offset.match.max_offset_px, BOX_LIMIT_PX, where, "pixels of the picture")
+    positions = Gate(
+        "box positions",
+        offset.match.max_offset_px <= BOX_LIMIT_PX,
+        offset.match.max_offset_px,
+        BOX_LIMIT_PX,
+        where,
+        "pixels of the picture",
+    )
     where = f"{score.picture} at {score.thresh:g}"
-    return [same, positions, Gate("probabilities", score.match.max_dscore <= SCORE_LIMIT, score.match.max_dscore, SCORE_LIMIT, where)]
+    return [
+        same,
+        positions,
+        Gate("probabilities", score.match.max_dscore <= SCORE_LIMIT, score.match.max_dscore, SCORE_LIMIT, where),
+    ]
 
 
 def _lone(trial: Trial, row: Any) -> int:
@@ -140,9 +162,9 @@ def _lone(trial: Trial, row: Any) -> int:
 def folded(trial: Trial) -> Gate:
     """Every layer of the folded ONNX graph against the unfolded torch model, both in the model's own dialect."""
     with OnnxRunner(trial.model, opset=trial.options.opset) as candidate:
-        rows = merge_worst([
-            compare_layers(trial.model, trial.torch.run(x), candidate.run(x)) for x in trial.inputs.values()
-        ])
+        rows = merge_worst(
+            [compare_layers(trial.model, trial.torch.run(x), candidate.run(x)) for x in trial.inputs.values()]
+        )
     return _by_spread("folded", rows, "folded ONNX against unfolded PyTorch, every layer")
 
 
@@ -156,22 +178,32 @@ def checker(trial: Trial) -> Gate:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         return Gate("onnx checker", False, where=str(error).splitlines()[0])
     nodes = len(inferred.graph.node)
-    return Gate("onnx checker", True, where="", detail=f"{nodes} nodes, opset {trial.options.opset}, full shape inference")
+    return Gate(
+        "onnx checker", True, where="", detail=f"{nodes} nodes, opset {trial.options.opset}, full shape inference"
+    )
 
 
 def onnxruntime(trial: Trial) -> Gate:
     """The file itself in ONNX Runtime against torch, at two sizes and two batches where they are open."""
     session = open_session(trial.file)
     worst, where, count = 0.0, "", 0
-    for model, x in _shapes(trial):
+    for model, x in _shapes(trial, batches(session)):
         count += 1
         expected = _expected_outputs(model, trial.options, x)
-        outputs = session.run(list(expected), {INPUT: x})
-        for (name, reference), output in zip(expected.items(), outputs, strict=True):
-            difference = _relative(reference, output)
+        outputs = run_aligned(session, x, expected)
+        for name, reference in expected.items():
+            difference = _relative(reference, outputs[name])
             if not difference <= worst:
                 worst, where = difference, f"{name} at {x.shape[3]}x{x.shape[2]}, batch {x.shape[0]}"
-    return Gate("onnxruntime", worst <= OUTPUT_LIMIT, worst, OUTPUT_LIMIT, where, f"{count} shapes, relative to each output's largest value")
+    _remark_suppression(trial)
+    return Gate(
+        "onnxruntime",
+        worst <= OUTPUT_LIMIT,
+        worst,
+        OUTPUT_LIMIT,
+        where,
+        f"{count} inputs of different size and batch, relative to each output's largest value",
+    )
 
 
 def traced(trial: Trial) -> Gate:
@@ -179,12 +211,20 @@ def traced(trial: Trial) -> Gate:
     from workbench.traced import compare_roads
 
     worst, where, nodes = compare_roads(trial.model, next(iter(trial.inputs.values())), trial.options.opset)
-    return Gate("two roads", worst <= OUTPUT_LIMIT, worst, OUTPUT_LIMIT, where, f"traced by torch.onnx.export, {nodes} nodes")
+    return Gate(
+        "two roads", worst <= OUTPUT_LIMIT, worst, OUTPUT_LIMIT, where, f"traced by torch.onnx.export, {nodes} nodes"
+    )
 
 
 GATES: tuple[tuple[str, Callable[[Trial], Gate | list[Gate] | None]], ...] = (
-    ("the ledger", ledger), ("every layer", layers), ("heads", heads), ("detections", detections), ("folding", folded),
-    ("the ONNX checker", checker), ("ONNX Runtime", onnxruntime), ("the traced road", traced),
+    ("the ledger", ledger),
+    ("every layer", layers),
+    ("heads", heads),
+    ("detections", detections),
+    ("folding", folded),
+    ("the ONNX checker", checker),
+    ("ONNX Runtime", onnxruntime),
+    ("the traced road", traced),
 )
 """What is done, for progress bars, and the function that does it."""
 
@@ -212,24 +252,42 @@ def _remark_epsilon(trial: Trial) -> None:
     if theirs is None or theirs == ours:
         return
     with TorchRunner(trial.in_reference_arithmetic) as other:
-        rows = merge_worst([compare_layers(trial.model, other.run(x), trial.torch.run(x)) for x in trial.inputs.values()])
+        rows = merge_worst(
+            [compare_layers(trial.model, other.run(x), trial.torch.run(x)) for x in trial.inputs.values()]
+        )
     worst = max(rows, key=lambda row: row.max_over_std)
     trial.remarks.append(
-        f"{trial.reference.name} computes {theirs}, the dialect {trial.model.dialect} {ours}: the layers were compared with the "
-        f"reference's; the dialect's own changes them by up to {worst.max_over_std:.3g} std ({worst.max_abs:.3g}) at layer {worst.index}"
+        f"{trial.reference.name} computes {theirs}, the dialect {trial.model.dialect} {ours}: the layers were compared "
+        f"with the reference's; the dialect's own changes them by up to {worst.max_over_std:.3g} std "
+        f"({worst.max_abs:.3g}) at layer {worst.index}"
     )
 
 
-def _shapes(trial: Trial) -> Iterator[tuple[Model, Float32]]:
-    """The model at its own size and a second one, with batches of 1 and 2; pictures first, then noise."""
+def _remark_suppression(trial: Trial) -> None:
+    """ONNX has plain IoU only: say where the model's own suppression keeps other boxes than the file's."""
+    if trial.options.outputs != "nms" or trial.model.nms.kind == "sort":
+        return
+    plain = replace(trial.model, nms=Nms("sort", trial.model.nms.thresh))
+    counts = []
+    for picture in trial.pictures.values():
+        counts.append([len(TorchRunner(model).detect(picture, trial.model.thresh)) for model in (trial.model, plain)])
+    own, file = (sum(column) for column in zip(*counts, strict=True))
+    trial.remarks.append(
+        f"the file suppresses by plain IoU, ONNX has nothing else; on these pictures it keeps {file} boxes, "
+        f"the model's own nms_kind={trial.model.nms.kind} keeps {own}"
+    )
+
+
+def _shapes(trial: Trial, batch_sizes: tuple[int, ...]) -> Iterator[tuple[Model, Float32]]:
+    """The model at its own size and a second one, in each batch size: the pictures first, filled up with noise."""
     rng = np.random.default_rng(0)
     for model in _sizes(trial):
         net = model.preprocessing
-        picture = next(iter(trial.pictures.values()))
-        x = net.apply(picture)[None]
-        yield model, x
-        noise = rng.random((1, net.channels, net.height, net.width), dtype=np.float32)
-        yield model, np.concatenate([x, noise])
+        pictures = [net.apply(picture)[None] for picture in trial.pictures.values()]
+        for batch in batch_sizes:
+            noise = rng.random((batch - 1, net.channels, net.height, net.width), dtype=np.float32)
+            for x in pictures if batch == 1 and net == trial.model.preprocessing else pictures[:1]:
+                yield model, np.concatenate([x, noise])
 
 
 def _sizes(trial: Trial) -> list[Model]:
@@ -244,8 +302,6 @@ def _sizes(trial: Trial) -> list[Model]:
 
 def _expected_outputs(model: Model, options: OnnxOptions, x: Float32) -> dict[str, NDArray[Any]]:
     """What the file must answer, from the torch model and the decoding in numpy."""
-    from workbench.onnx_model import build_graph
-
     network = model.network
     with TorchRunner(model) as runner:
         outputs = runner.run_layers(x, {*output_layers(model), *(head.index for head in network.heads)})
@@ -254,7 +310,10 @@ def _expected_outputs(model: Model, options: OnnxOptions, x: Float32) -> dict[st
         return {name: outputs[index] for name, index in names.items()}
     decoded = [decode_rows(model, {i: y[n] for i, y in outputs.items()}) for n in range(len(x))]
     if options.outputs == "decoded":
-        return {"boxes": np.stack([_corners(model, c.boxes) for c in decoded]), "scores": np.stack([c.probabilities for c in decoded])}
+        return {
+            "boxes": np.stack([_corners(model, c.boxes) for c in decoded]),
+            "scores": np.stack([c.probabilities for c in decoded]),
+        }
     thresh = model.thresh if options.thresh is None else options.thresh
     return {"detections": np.concatenate([_detection_rows(model, n, c, thresh) for n, c in enumerate(decoded)])}
 
@@ -293,4 +352,3 @@ def _relative(reference: NDArray[Any], output: NDArray[Any]) -> float:
         return float("inf")
     scale = float(np.abs(reference[finite]).max(initial=0)) or scale_of(reference)
     return float(np.abs(reference - output, where=finite, out=np.zeros_like(reference)).max() / scale)
-

@@ -50,8 +50,12 @@ class Inspection:
         spans = self.ledger.by_layer.get(index, ())
         tensors = [{"field": s.field, "start": s.start, "stop": s.stop, "shape": list(s.shape)} for s in spans]
         return {
-            "index": index, "type": layer.kind, "line": layer.line, "inputs": list(layer.inputs),
-            "output_shape": list(layer.output_shape), "tensors": tensors,
+            "index": index,
+            "type": layer.kind,
+            "line": layer.line,
+            "inputs": list(layer.inputs),
+            "output_shape": list(layer.output_shape),
+            "tensors": tensors,
         }
 
 

@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
 from workbench.cfg import Note, parse_cfg, read_cfg
 from workbench.detections import Candidates, Detections, Nms, select, suppress
 from workbench.dialects import Dialect, find_dialect, infer_dialect
@@ -83,15 +81,24 @@ class Model:
         dialect = find_dialect(dialect) if isinstance(dialect, str) else dialect
         ledger = build_ledger(self.network, dialect, self.weights.header.size)
         return replace(
-            self, dialect=dialect, weights=replace(self.weights, ledger=ledger), nms=_nms(self.network, dialect),
-            preprocessing=_preprocessing(self.network, dialect), reasons=(Note("dialect", "asked for"),),
+            self,
+            dialect=dialect,
+            weights=replace(self.weights, ledger=ledger),
+            nms=_nms(self.network, dialect),
+            preprocessing=_preprocessing(self.network, dialect),
+            reasons=(Note("dialect", "asked for"),),
         )
 
     def at_size(self, width: int, height: int) -> Model:
         """The same model with another input size; raises OptionError where its layers depend on the size."""
         network = build_network(self.network.cfg, width, height)
         if not network.any_size:
-            raise OptionError(self.network.cfg.source, "works at one size only", expected=f"{self.network.width}x{self.network.height}", found=f"{width}x{height}")
+            raise OptionError(
+                self.network.cfg.source,
+                "works at one size only",
+                expected=f"{self.network.width}x{self.network.height}",
+                found=f"{width}x{height}",
+            )
         return replace(self, network=network, preprocessing=_preprocessing(network, self.dialect))
 
 
@@ -110,8 +117,13 @@ def open_model(
     for finding in mapped.structure():
         raise WeightsError(finding.where, finding.problem, cause=finding.cause)
     return Model(
-        network, mapped, chosen, read_names(names, Path(cfg), Path(weights)), _preprocessing(network, chosen),
-        _nms(network, chosen), reasons,
+        network,
+        mapped,
+        chosen,
+        read_names(names, Path(cfg), Path(weights)),
+        _preprocessing(network, chosen),
+        _nms(network, chosen),
+        reasons,
     )
 
 
@@ -154,8 +166,3 @@ def _nms(network: Network, dialect: Dialect) -> Nms:
     last = next((head for head in reversed(network.heads) if isinstance(head, Yolo)), None)
     kind = last.nms_kind if last and dialect.reads_nms_kind else "default"
     return Nms("sort" if kind == "default" else kind, dialect.nms_thresh, last.beta_nms if last else 0.6)
-
-
-def input_array(model: Model, picture: np.ndarray) -> Float32:  # type: ignore[type-arg]
-    """The network input (1, c, h, w) for a picture uint8 (H, W, 3) RGB."""
-    return model.preprocessing.apply(picture)[None]

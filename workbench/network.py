@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from workbench.cfg import Cfg, Note, Options, Section
-from workbench.errors import CfgError
+from workbench.errors import CfgError, OptionError
 from workbench.layers import Context, Layer, Net, layer_classes
 from workbench.layers.base import LARGEST_OUTPUT, TRAINING_KEYS
 from workbench.layers.head import Head
@@ -15,14 +16,16 @@ from workbench.layers.head import Head
 LARGEST_SIDE = 16384
 
 NET_TRAINING_KEYS = frozenset(
-    "batch subdivisions momentum decay learning_rate burn_in max_batches policy steps scales step scale power gamma hue "
-    "saturation exposure angle aspect max_crop min_crop center flip mosaic mixup cutmix blur gaussian_noise adam b1 b2 B1 B2 eps "
-    "time_steps augment_speed max_epochs seen try_fix_nan track sgdr_cycle sgdr_mult ema_alpha label_smooth_eps random notruth "
-    "show_receptive_field contrastive contrastive_jit_flip contrastive_color unsupervised adversarial loss_scale cudnn_half "
-    "dynamic_minibatch badlabels_reject_threshold badlabels_rejection_percentage num_sigmas_reject_badlabels "
-    "equidistant_point optimized_memory workspace_size_limit_MB mosaic_bound letter_box_train max_delta burnin_update "
-    "reject_threshold max_chart_loss seq_scales num_steps init_sequential_subdivisions sequential_subdivisions weights_reject_freq "
-    "all_gaussian_noise full_cosine".lower().split()
+    "adam adversarial all_gaussian_noise angle aspect augment_speed b1 b2 badlabels_reject_threshold "
+    "badlabels_rejection_percentage batch blur burn_in burnin_update center contrastive contrastive_color "
+    "contrastive_jit_flip cudnn_half cutmix decay dynamic_minibatch ema_alpha eps equidistant_point exposure flip "
+    "full_cosine gamma gaussian_noise hue init_sequential_subdivisions label_smooth_eps learning_rate "
+    "letter_box_train loss_scale max_batches max_chart_loss max_crop max_delta max_epochs min_crop mixup momentum "
+    "mosaic mosaic_bound notruth num_sigmas_reject_badlabels num_steps optimized_memory policy power random "
+    "reject_threshold saturation scale scales seen seq_scales sequential_subdivisions sgdr_cycle sgdr_mult "
+    "show_receptive_field step steps subdivisions time_steps track try_fix_nan unsupervised weights_reject_freq "
+    "workspace_size_limit_mb "
+    "".split()
 )
 
 
@@ -62,14 +65,36 @@ class Network:
 
     @property
     def stride(self) -> int:
-        """How many pixels of input the coarsest head's cell covers: sizes should be multiples of it."""
-        heads = self.heads or (self.layers[-1],)
-        return max([1, *(self.width // head.output_shape[2] for head in heads)])
+        """How many pixels of input the coarsest head's cell covers (layer's, where there is no head): sizes should be
+        multiples of it."""
+        fixed = self.fixed_layers
+        heads = self.heads or self.layers
+        return max([1, *(self.width // head.output_shape[2] for head in heads if head.index not in fixed)])
 
     @property
     def any_size(self) -> bool:
         """False where some layer's parameters or meaning depend on the input size."""
-        return all(layer.any_size for layer in self.layers)
+        if not self.net.has_size:
+            return False
+        fixed = self.fixed_layers
+        return all(layer.any_size or fixed.issuperset(layer.inputs) for layer in self.layers)
+
+    @cached_property
+    def fixed_layers(self) -> frozenset[int]:
+        """The layers whose output has one height and width whatever the size of the input: all after `[avgpool]`."""
+        fixed: set[int] = set() if self.net.has_size else {-1}
+        for layer in self.layers:
+            if layer.fixes_size or fixed.issuperset(layer.inputs):
+                fixed.add(layer.index)
+        return frozenset(fixed)
+
+    @property
+    def result(self) -> int:
+        """The last layer that computes something: `[cost]` at the end is no result."""
+        index = len(self.layers) - 1
+        while index >= 0 and self.layers[index].only_training:
+            index = self.layers[index].inputs[0]
+        return index if index >= 0 else len(self.layers) - 1
 
     def last_use(self) -> dict[int, int]:
         """For each layer, the last layer that reads its output; itself where nobody does."""
@@ -80,35 +105,49 @@ class Network:
 
 
 def build_network(cfg: Cfg, width: int | None = None, height: int | None = None) -> Network:
-    """Make every layer of `cfg`, at the size of the cfg or another; raises CfgError with file and line."""
+    """Make every layer of `cfg`, at the size of the cfg or another.
+
+    Raises CfgError with file and line, OptionError for a width or height that no network has.
+    """
     notes = list(cfg.notes)
     net = _read_net(cfg, width, height, notes)
     layers: list[Layer] = []
     for index, section in enumerate(cfg.sections):
-        layer = _build_layer(index, section, net, layers, notes)
-        layers.append(layer)
+        layers.append(_build_layer(index, section, net, layers, notes, cfg.sections[index + 1 :]))
     return Network(cfg, net, tuple(layers), tuple(notes))
 
 
-def _build_layer(index: int, section: Section, net: Net, layers: list[Layer], notes: list[Note]) -> Layer:
+def _build_layer(
+    index: int, section: Section, net: Net, layers: list[Layer], notes: list[Note], following: tuple[Section, ...]
+) -> Layer:
     classes = layer_classes()
     if section.kind not in classes:
         raise CfgError(
-            section.where(), f"[{section.kind}] is a layer the workbench does not know", expected=", ".join(sorted(classes)),
-            found=f"[{section.kind}]", next_step="Adding a layer is adding one file to workbench/layers/.",
+            section.where(),
+            f"[{section.kind}] is a layer the workbench does not know",
+            expected=", ".join(sorted(classes)),
+            found=f"[{section.kind}]",
+            next_step="Adding a layer is adding one file to workbench/layers/.",
         )
     layer_class, options = classes[section.kind], Options(section)
     options.ignore(*TRAINING_KEYS, *layer_class.training_keys)
-    context = Context(index, options, net, layers)
+    context = Context(index, options, net, layers, following=following)
     layer = layer_class.parse(context)
     c, h, w = layer.output_shape
     if c * h * w > LARGEST_OUTPUT:
-        raise CfgError(section.where(), f"layer {index} puts out {c} x {h} x {w} values", expected=f"at most {LARGEST_OUTPUT}, as Darknet counts them")
+        raise CfgError(
+            section.where(),
+            f"layer {index} puts out {c} x {h} x {w} values",
+            expected=f"at most {LARGEST_OUTPUT}, as Darknet counts them",
+        )
     notes.extend((*options.notes, *context.notes, *options.unread()))
     return layer
 
 
 def _read_net(cfg: Cfg, width: int | None, height: int | None, notes: list[Note]) -> Net:
+    for side in (width, height):
+        if side is not None and not 1 <= side <= LARGEST_SIDE:
+            raise OptionError("size", "out of range", expected=f"1 to {LARGEST_SIDE} pixels", found=side)
     options = Options(cfg.net)
     options.ignore(*NET_TRAINING_KEYS)
     sizes = {key: options.integer(key, 0, least=0, most=LARGEST_SIDE) for key in ("width", "height", "channels")}
@@ -116,13 +155,17 @@ def _read_net(cfg: Cfg, width: int | None, height: int | None, notes: list[Note]
     w, h = width or sizes["width"], height or sizes["height"]
     inputs = options.integer("inputs", w * h * c, least=0, most=LARGEST_OUTPUT)
     letter_box = bool(options.integer("letter_box", 0))
-    if not (w and h and c):
+    has_size = bool(w and h and c)
+    if not has_size:
         if not inputs:
             missing = next(key for key in ("width", "height", "channels") if not sizes[key])
-            raise CfgError(cfg.net.where(missing), f"[net] needs {missing}=", expected="width=, height= and channels=, or inputs=")
+            raise CfgError(
+                cfg.net.where(missing), f"[net] needs {missing}=", expected="width=, height= and channels=, or inputs="
+            )
         w, h, c = 1, 1, inputs
     notes.extend((*options.notes, *options.unread()))
-    return Net(w, h, c, inputs, letter_box, cfg.net.line, cfg.source)
+    folder = cfg.path.parent if cfg.path else None
+    return Net(w, h, c, inputs, letter_box, cfg.net.line, cfg.source, folder, has_size)
 
 
 def walk_sections(network: Network) -> Iterator[tuple[Layer, Section]]:

@@ -49,7 +49,9 @@ class OnnxOptions:
 
     def __post_init__(self) -> None:
         if self.opset not in OPSETS:
-            raise OptionError("opset", "not supported", expected=f"{OPSETS.start} to {OPSETS.stop - 1}", found=self.opset)
+            raise OptionError(
+                "opset", "not supported", expected=f"{OPSETS.start} to {OPSETS.stop - 1}", found=self.opset
+            )
         if self.outputs not in ("raw", "decoded", "nms", "layers"):
             raise OptionError("outputs", "not known", expected="raw, decoded or nms", found=self.outputs)
 
@@ -74,7 +76,7 @@ class Initializer:
         array = np.ascontiguousarray(self.make(), helper.tensor_dtype_to_np_dtype(self.dtype).newbyteorder("<"))
         if array.nbytes != self.nbytes:
             raise AssertionError(f"{self.name}: {array.shape} is not {self.shape}")
-        return memoryview(array.reshape(-1)).cast("B")
+        return array.reshape(-1).view(np.uint8).data
 
 
 @dataclass
@@ -94,7 +96,9 @@ class OnnxGraph:
     def image_shape(self) -> list[int | str]:
         """Shape of the input, (n, c, h, w), open dimensions by name."""
         c = self.model.network.channels
-        size: list[int | str] = [self.options.size[1], self.options.size[0]] if self.options.size else ["height", "width"]
+        size: list[int | str] = (
+            [self.options.size[1], self.options.size[0]] if self.options.size else ["height", "width"]
+        )
         return ["batch", c, *size]
 
 
@@ -158,9 +162,9 @@ def build_graph(model: Model, options: OnnxOptions | None = None) -> OnnxGraph:
 
 
 def output_layers(model: Model) -> tuple[int, ...]:
-    """The layers whose outputs are the raw result: what goes into each head, or the last layer."""
+    """The layers whose outputs are the raw result: what goes into each head, or the last layer that computes."""
     network = model.network
-    return tuple(head.inputs[0] for head in network.heads) or (network.layers[-1].index,)
+    return tuple(head.inputs[0] for head in network.heads) or (network.result,)
 
 
 def _needed_layers(model: Model, outputs: Outputs) -> set[int]:
@@ -201,7 +205,7 @@ def _add_layer_output(graph: OnnxGraph, index: int) -> None:
 
 def _value_info(graph: OnnxGraph, name: str, layer: Layer) -> onnx.ValueInfoProto:
     c, h, w = layer.output_shape
-    fixed = graph.options.size or (h, w) == (1, 1)
+    fixed = graph.options.size or layer.index in graph.model.network.fixed_layers
     size: list[int | str] = [h, w] if fixed else [f"{layer.prefix}_height", f"{layer.prefix}_width"]
     return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", c, *size])
 
@@ -210,7 +214,9 @@ def _write_decoded(graph: OnnxGraph) -> None:
     boxes, scores = _decode_heads(graph)
     scope = _Scope(graph, -1, "output")
     for name, value in (("boxes", boxes), ("scores", scores)):
-        scope.node("Identity" if len(value) == 1 else "Concat", *value, name=name, **({} if len(value) == 1 else {"axis": 1}))
+        scope.node(
+            "Identity" if len(value) == 1 else "Concat", *value, name=name, **({} if len(value) == 1 else {"axis": 1})
+        )
     rows, classes = _rows(graph), graph.model.network.heads[0].classes
     graph.outputs.append(helper.make_tensor_value_info("boxes", onnx.TensorProto.FLOAT, ["batch", rows, 4]))
     graph.outputs.append(helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, ["batch", rows, classes]))
@@ -219,9 +225,16 @@ def _write_decoded(graph: OnnxGraph) -> None:
 def _decode_heads(graph: OnnxGraph) -> tuple[list[str], list[str]]:
     heads = graph.model.network.heads
     if not heads:
-        raise OptionError(graph.model.network.cfg.source, "has no head to decode", expected="--outputs raw", found=graph.options.outputs)
+        raise OptionError(
+            graph.model.network.cfg.source,
+            "has no head to decode",
+            expected="--outputs raw",
+            found=graph.options.outputs,
+        )
     if len({head.classes for head in heads}) > 1:
-        raise OptionError(graph.model.network.cfg.source, "has heads with different numbers of classes", expected="--outputs raw")
+        raise OptionError(
+            graph.model.network.cfg.source, "has heads with different numbers of classes", expected="--outputs raw"
+        )
     pairs = [
         head.onnx_decode(_Scope(graph, head.index, head.prefix), graph.values[head.inputs[0]], INPUT) for head in heads
     ]
@@ -254,7 +267,10 @@ def _write_nms(graph: OnnxGraph) -> None:
 
 
 _WRITE_OUTPUTS: dict[Outputs, Callable[[OnnxGraph], None]] = {
-    "raw": _write_raw, "layers": _write_layers, "decoded": _write_decoded, "nms": _write_nms,
+    "raw": _write_raw,
+    "layers": _write_layers,
+    "decoded": _write_decoded,
+    "nms": _write_nms,
 }
 
 
@@ -285,7 +301,9 @@ def _stream(graph: OnnxGraph, file: BinaryIO, metadata: Mapping[str, str]) -> st
     frames = [(initializer, _tensor_frame(initializer)) for initializer in graph.initializers.values()]
     length = len(skeleton) + sum(len(frame) + initializer.nbytes for initializer, frame in frames)
     if length > LARGEST_FILE:
-        raise OptionError("onnx", "the file would be too large for protobuf", expected=f"at most {LARGEST_FILE} bytes", found=length)
+        raise OptionError(
+            "onnx", "the file would be too large for protobuf", expected=f"at most {LARGEST_FILE} bytes", found=length
+        )
     file.write(_envelope(graph.options.opset, metadata) + _tag(7) + _varint(length))
     digest = hashlib.sha256()
     for piece in _graph_pieces(skeleton, frames):
@@ -313,7 +331,7 @@ def _skeleton(graph: OnnxGraph) -> bytes:
         if name and name not in known:
             known.add(name)
             proto.value_info.append(_value_info(graph, name, layer))
-    return proto.SerializeToString(deterministic=True)
+    return bytes(proto.SerializeToString(deterministic=True))
 
 
 def _envelope(opset: int, metadata: Mapping[str, str]) -> bytes:
@@ -322,11 +340,11 @@ def _envelope(opset: int, metadata: Mapping[str, str]) -> bytes:
     proto.opset_import.append(helper.make_opsetid("", opset))
     for key, value in metadata.items():
         proto.metadata_props.add(key=key, value=value)
-    return proto.SerializeToString(deterministic=True)
+    return bytes(proto.SerializeToString(deterministic=True))
 
 
 def _tensor_frame(initializer: Initializer) -> bytes:
-    """Everything of an initializer but its values: GraphProto field 5, with TensorProto field 9 left open at the end."""
+    """Everything of an initializer but its values: GraphProto field 5, TensorProto field 9 left open at the end."""
     proto = onnx.TensorProto(dims=initializer.shape, data_type=initializer.dtype, name=initializer.name)
     inner = proto.SerializeToString(deterministic=True) + _tag(9) + _varint(initializer.nbytes)
     return _tag(5) + _varint(len(inner) + initializer.nbytes) + inner

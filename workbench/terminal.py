@@ -65,7 +65,7 @@ def show_inspection(inspection: Inspection) -> None:
     for note in network.notes:
         say(f"note: {note}")
     if inspection.weights is None:
-        say(f"a weights file with a header of {inspection.ledger.header_bytes} bytes has {inspection.ledger.bytes} bytes")
+        say(f"weights with a header of {inspection.ledger.header_bytes} bytes have {inspection.ledger.bytes} bytes")
     else:
         show_weights(inspection.weights, inspection.findings)
 
@@ -73,13 +73,26 @@ def show_inspection(inspection: Inspection) -> None:
 def show_network(network: Network, ledger: Ledger) -> None:
     """One row a layer: index, section, cfg line, inputs, output shape, bytes and names of its tensors."""
     table = _table(
-        ("layer", "right"), ("section", "left"), ("line", "right"), ("from", "left"), ("output c x h x w", "left"),
-        ("bytes", "left"), ("tensors", "left"),
+        ("layer", "right"),
+        ("section", "left"),
+        ("line", "right"),
+        ("from", "left"),
+        ("output c x h x w", "left"),
+        ("bytes", "left"),
+        ("tensors", "left"),
     )
     for layer in network.layers:
         spans = ledger.by_layer.get(layer.index, ())
         span = f"{spans[0].start:#010x} .. {spans[-1].stop:#010x}" if spans else ""
-        table.add_row(str(layer.index), layer.kind, str(layer.line), _sources(layer), shape_text(layer.output_shape), span, _tensors(spans))
+        table.add_row(
+            str(layer.index),
+            layer.kind,
+            str(layer.line),
+            _sources(layer),
+            shape_text(layer.output_shape),
+            span,
+            _tensors(spans),
+        )
     _print(table)
 
 
@@ -95,8 +108,10 @@ def _tensors(spans: tuple[Span, ...]) -> str:
 def show_weights(weights: Weights, findings: tuple[Finding, ...]) -> None:
     """The header, how the bytes were used, and every finding."""
     header = weights.header
-    say(f"header  {header.major}.{header.minor}.{header.revision}, seen {header.seen} pictures ({header.seen_bytes} bytes), {header.size} bytes"
-        + (", matrices transposed" if header.transposed else ""))
+    say(
+        f"header  {header.major}.{header.minor}.{header.revision}, seen {header.seen} pictures "
+        f"({header.seen_bytes} bytes), {header.size} bytes" + (", matrices transposed" if header.transposed else "")
+    )
     say(f"bytes   {weights.size}, the cfg needs {weights.ledger.bytes}, {weights.unread_bytes} unread")
     for finding in findings:
         say(finding)
@@ -112,7 +127,9 @@ def show_detections(model: Model, name: str, detections: Detections) -> None:
 
 def show_certificate(certificate: Certificate) -> None:
     """Every gate with its number and limit, where a failed one failed, the remarks, and the verdict."""
-    table = _table(("", "left"), ("gate", "left"), ("measured", "right"), ("limit", "right"), ("what was compared", "left"))
+    table = _table(
+        ("", "left"), ("gate", "left"), ("measured", "right"), ("limit", "right"), ("what was compared", "left")
+    )
     for gate in certificate.gates:
         mark = "[green]passed[/green]" if gate.passed else "[bold red]FAILED[/bold red]"
         measured = "" if gate.worst is None else f"{gate.worst:.3g}"
@@ -139,7 +156,13 @@ def show_samples(samples: tuple[Sample, ...]) -> None:
 @contextmanager
 def step_progress() -> Iterator[Callable[[str, int, int], None]]:
     """A bar for `validate`: called with what is done, its number, and how many steps there are."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=ERR, transient=True) as bar:
         task: Any = bar.add_task("opening", total=1)
         yield lambda text, done, total: bar.update(task, description=escape(text), completed=done, total=total)
@@ -148,6 +171,13 @@ def step_progress() -> Iterator[Callable[[str, int, int], None]]:
 @contextmanager
 def byte_progress(name: str) -> Iterator[Callable[[int, int], None]]:
     """A bar for downloads: called with the bytes that are there and the bytes that there will be."""
-    with Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn(), console=ERR, transient=True) as bar:
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeElapsedColumn(),
+        console=ERR,
+        transient=True,
+    ) as bar:
         task: Any = bar.add_task(escape(name), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

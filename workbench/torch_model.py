@@ -1,7 +1,7 @@
 """Model -> torch.nn.Module: one submodule per layer, its tensors under Darknet's names.
 
-The module is a view on the mapped file: building it copies nothing. Its state dict reads `012_convolutional.rolling_mean`
-and so on; batch normalisation stays unfolded, in the dialect's own arithmetic. `trainable=True` copies the tensors and
+The module is a view on the mapped file: building it copies nothing. Its state dict reads
+`012_convolutional.rolling_mean` and so on; batch normalisation stays unfolded, in the dialect's own arithmetic. `trainable=True` copies the tensors and
 lets `.train()` use batch statistics, as Darknet does while training.
 """
 
@@ -42,7 +42,9 @@ class LayerModule(nn.Module):
         return self.layer.forward(self, *xs)
 
     def extra_repr(self) -> str:
-        return f"[{self.layer.kind}] line {self.layer.line}, inputs {list(self.layer.inputs)} -> {self.layer.output_shape}"
+        return (
+            f"[{self.layer.kind}] line {self.layer.line}, inputs {list(self.layer.inputs)} -> {self.layer.output_shape}"
+        )
 
 
 class DarknetModule(nn.Module):
@@ -91,9 +93,9 @@ def build(model: Model, outputs: Collection[int] | None = None, *, trainable: bo
 
 
 def default_outputs(model: Model) -> tuple[int, ...]:
-    """The heads, or the last layer where there is none."""
+    """The heads, or the last layer that computes something where there is none."""
     network = model.network
-    return tuple(head.index for head in network.heads) or (network.layers[-1].index,)
+    return tuple(head.index for head in network.heads) or (network.result,)
 
 
 def _tensor(model: Model, layer: int, field: str, copy: bool) -> Tensor:

@@ -35,8 +35,13 @@ def export_traced(model: Model, path: str | Path, opset: int = 18) -> int:
     batch = torch.export.Dim("batch", min=1)
     with _quiet(), torch.inference_mode():
         program = torch.onnx.export(
-            module, (example,), dynamo=True, opset_version=max(opset, 18), input_names=[INPUT],
-            dynamic_shapes={"x": {0: batch}}, verbose=False,
+            module,
+            (example,),
+            dynamo=True,
+            opset_version=max(opset, 18),
+            input_names=[INPUT],
+            dynamic_shapes={"x": {0: batch}},
+            verbose=False,
         )
     assert program is not None
     program.save(str(path))
@@ -44,7 +49,7 @@ def export_traced(model: Model, path: str | Path, opset: int = 18) -> int:
 
 
 def compare_roads(model: Model, x: Float32, opset: int) -> tuple[float, str, int]:
-    """Raw heads of both files in ONNX Runtime: largest max|difference| / max|direct|, where, nodes of the traced one."""
+    """Raw heads of both files in ONNX Runtime: largest max|difference| / max|direct|, where, traced nodes."""
     with tempfile.TemporaryDirectory(prefix="workbench-") as folder:
         direct, traced = Path(folder) / "direct.onnx", Path(folder) / "traced.onnx"
         graph = build_graph(model, OnnxOptions("raw", opset))

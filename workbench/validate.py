@@ -1,4 +1,4 @@
-"""Puts a model through every gate and returns a Certificate. Validation is a gate before the export, not a report after it."""
+"""Puts a model through every gate and returns a Certificate: a gate before the export, not a report after it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from workbench.errors import OptionError, ReferenceRefused
 from workbench.gates import GATES, Trial, run_gate
 from workbench.image import load_picture
 from workbench.model import Model
+from workbench.onnx_file import graph_sha256_of, read_options
 from workbench.onnx_model import OnnxOptions, build_graph, write_onnx
 from workbench.runners import choose_reference, open_runner
 from workbench.zoo import data_dir
@@ -32,16 +33,18 @@ def validate(
     *,
     reference: str = "auto",
     options: OnnxOptions | None = None,
+    file: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Certificate:
     """Compare `model` with an independent engine and its ONNX file with PyTorch, gate by gate.
 
     pictures: name -> uint8 (H, W, 3) RGB; drawn ones that ship with the workbench where None.
+    file: an ONNX file on the disk that is tried instead of one built now; `options` are then read from it.
     reference: "darknet", "opencv", or "auto" for the first of them that can run the cfg truthfully.
     Where none can, the certificate fails its gate `reference` and says why. Raises WeightsError for weights that
     cannot be folded, OptionError for options that do not fit.
     """
-    options = options or OnnxOptions()
+    options = read_options(file, model) if file else options or OnnxOptions()
     pictures = dict(pictures) if pictures else shipped_pictures()
     graph = build_graph(model, options)
     try:
@@ -50,9 +53,17 @@ def validate(
         gate = Gate("reference", False, where=str(error))
         return _certificate(model, graph.options, "none", "", [gate])
     with tempfile.TemporaryDirectory(prefix="workbench-") as folder, open_runner(name, model) as engine:
-        file = Path(folder) / "model.onnx"
-        graph_sha256 = write_onnx(graph, file)
-        trial = Trial(model, pictures, engine, graph, file, graph.options, [f"not used: {reason}" for reason in passed_over])
+        built = Path(folder) / "model.onnx"
+        graph_sha256 = graph_sha256_of(file) if file else write_onnx(graph, built)
+        trial = Trial(
+            model,
+            pictures,
+            engine,
+            graph,
+            Path(file or built),
+            graph.options,
+            [f"not used: {reason}" for reason in passed_over],
+        )
         gates = list[Gate]()
         for number, (step, gate_function) in enumerate(GATES):
             if progress:
@@ -80,10 +91,19 @@ def _certificate(
 ) -> Certificate:
     cfg, weights, dialect, epsilon = identity(model)
     return Certificate(
-        source=model.network.cfg.source, cfg_sha256=cfg, weights_sha256=weights, dialect=dialect, epsilon=epsilon,
-        reference=reference, options=options, graph_sha256=graph_sha256, gates=tuple(gates),
-        remarks=tuple(trial.remarks) if trial else (), layers=trial.comparison.layers if trial else (),
-        pictures=trial.comparison.pictures if trial else (), versions=_versions(),
+        source=model.network.cfg.source,
+        cfg_sha256=cfg,
+        weights_sha256=weights,
+        dialect=dialect,
+        epsilon=epsilon,
+        reference=reference,
+        options=options,
+        graph_sha256=graph_sha256,
+        gates=tuple(gates),
+        remarks=tuple(trial.remarks) if trial else (),
+        layers=trial.comparison.layers if trial else (),
+        pictures=trial.comparison.pictures if trial else (),
+        versions=_versions(),
     )
 
 

@@ -57,7 +57,9 @@ class Header:
 
     def pack(self) -> bytes:
         """The header as it stands in the file."""
-        return struct.pack("<iii" + ("Q" if self.seen_bytes == 8 else "I"), self.major, self.minor, self.revision, self.seen)
+        return struct.pack(
+            "<iii" + ("Q" if self.seen_bytes == 8 else "I"), self.major, self.minor, self.revision, self.seen
+        )
 
     @classmethod
     def unpack(cls, data: bytes, source: str = "weights") -> Header:
@@ -107,7 +109,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong or odd about the bytes [start, stop); an `error` makes the file unusable, a `warning` does not."""
+    """Something wrong or odd about the bytes [start, stop); an `error` makes the file unusable, a `warning` not."""
 
     level: str
     where: str
@@ -117,7 +119,9 @@ class Finding:
     cause: str = ""
 
     def __str__(self) -> str:
-        return f"{self.level}: {self.where}, bytes {self.start:#x}-{self.stop:#x}: {self.problem}" + (f" {self.cause}" if self.cause else "")
+        return f"{self.level}: {self.where}, bytes {self.start:#x}-{self.stop:#x}: {self.problem}" + (
+            f" {self.cause}" if self.cause else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -187,7 +191,7 @@ def build_ledger(network: Network, dialect: Dialect, header_bytes: int = 20) -> 
 
 @dataclass(frozen=True)
 class Weights:
-    """A mapped file with its ledger; `changed` holds tensors that differ from the file (they are never written back)."""
+    """A mapped file with its ledger; `changed` holds tensors that differ from the file (never written back)."""
 
     header: Header
     ledger: Ledger
@@ -229,19 +233,24 @@ class Weights:
         for key, value in tensors.items():
             span = self.ledger.by_name[key]
             if value.shape != span.shape or value.dtype != np.float32:
-                raise WeightsError(f"layer {key[0]} {key[1]}", "cannot be replaced", expected=f"float32 {span.shape}", found=f"{value.dtype} {value.shape}")
+                raise WeightsError(
+                    f"layer {key[0]} {key[1]}",
+                    "cannot be replaced",
+                    expected=f"float32 {span.shape}",
+                    found=f"{value.dtype} {value.shape}",
+                )
         return replace(self, changed={**self.changed, **tensors})
 
     @cached_property
     def sha256(self) -> str:
         """Of the file as it lies on the disk."""
-        return hashlib.sha256(self.data).hexdigest()
+        return hashlib.sha256(self.data.data).hexdigest()
 
     def pieces(self) -> Iterator[bytes | memoryview]:
         """The whole file as it would be written: header, then every tensor in order."""
         yield self.header.pack()
         for span in self.ledger.spans:
-            yield memoryview(np.ascontiguousarray(self[span.layer, span.field], FLOAT)).cast("B")
+            yield np.ascontiguousarray(self[span.layer, span.field], FLOAT).reshape(-1).view(np.uint8).data
 
     def findings(self) -> list[Finding]:
         """Everything wrong with the file, structure first; values are checked only where they can be read."""
@@ -257,7 +266,9 @@ class Weights:
             span = next(s for s in self.ledger.spans if s.stop > size)
             yield Finding("error", self._where(span), size, expected, self._too_short(span).problem + ".", reason)
         else:
-            yield Finding("error", self.source, expected, size, f"{size - expected} bytes lie after the last tensor.", reason)
+            yield Finding(
+                "error", self.source, expected, size, f"{size - expected} bytes lie after the last tensor.", reason
+            )
 
     def values(self) -> Iterator[Finding]:
         """NaN, infinity, negative and denormal variances."""
@@ -271,7 +282,13 @@ class Weights:
             suspect = not np.isfinite(values.sum(dtype=np.float32))
         if suspect and not (finite := np.isfinite(values)).all():
             bad = np.flatnonzero(~finite)
-            yield self._finding("error", span, bad, f"{bad.size} values are NaN or infinite.", "Read in the wrong order, or a damaged file.")
+            yield self._finding(
+                "error",
+                span,
+                bad,
+                f"{bad.size} values are NaN or infinite.",
+                "Read in the wrong order, or a damaged file.",
+            )
         if span.field.endswith("rolling_variance"):
             yield from self._check_variance(span, values)
 
@@ -280,17 +297,25 @@ class Weights:
         negative = np.flatnonzero(values <= -tiny)
         if negative.size:
             yield self._finding(
-                "error", span, negative, f"{negative.size} of {values.size} variances are negative, the least is {values.min():g}.",
+                "error",
+                span,
+                negative,
+                f"{negative.size} of {values.size} variances are negative, the least is {values.min():g}.",
                 "Read in the wrong order: another header size, another cfg, or weights before batch normalisation.",
             )
         denormal = np.flatnonzero((np.abs(values) < tiny) & (values != 0))
         if denormal.size:
             yield self._finding(
-                "warning", span, denormal, f"{denormal.size} of {values.size} variances are denormal and count as 0.",
+                "warning",
+                span,
+                denormal,
+                f"{denormal.size} of {values.size} variances are denormal and count as 0.",
                 "Dead channels: here the epsilon of the dialect decides everything.",
             )
 
-    def _finding(self, level: str, span: Span, bad: np.ndarray[tuple[int], np.dtype[np.intp]], problem: str, cause: str) -> Finding:
+    def _finding(
+        self, level: str, span: Span, bad: np.ndarray[tuple[int], np.dtype[np.intp]], problem: str, cause: str
+    ) -> Finding:
         start = span.start + int(bad[0]) * FLOAT.itemsize
         stop = span.start + (int(bad[-1]) + 1) * FLOAT.itemsize
         return Finding(level, self._where(span), start, stop, problem, cause)
@@ -300,8 +325,10 @@ class Weights:
 
     def _too_short(self, span: Span) -> WeightsError:
         return WeightsError(
-            self._where(span), f"needs bytes {span.start:#x}-{span.stop:#x}, the file ends at {self.size:#x}: "
-            f"{self.ledger.bytes - self.size} bytes are missing", cause="Truncated download, or a cfg with other filters=.",
+            self._where(span),
+            f"needs bytes {span.start:#x}-{span.stop:#x}, the file ends at {self.size:#x}: "
+            f"{self.ledger.bytes - self.size} bytes are missing",
+            cause="Truncated download, or a cfg with other filters=.",
         )
 
 
@@ -330,15 +357,19 @@ def open_weights(network: Network, path: str | Path, dialect: Dialect) -> Weight
     return Weights(header, build_ledger(network, dialect, header.size), data, path.absolute(), network.cfg.source)
 
 
-def make_weights(network: Network, tensors: Mapping[tuple[int, str], Float32], dialect: Dialect, header: Header | None = None) -> Weights:
-    """Weights from tensors in memory, every one of the ledger given; raises WeightsError where one is missing or misshapen."""
+def make_weights(
+    network: Network, tensors: Mapping[tuple[int, str], Float32], dialect: Dialect, header: Header | None = None
+) -> Weights:
+    """Weights from tensors in memory, all of the ledger; raises WeightsError where one is missing or misshapen."""
     header = header or Header(0, 2, 5, 0)
     ledger = build_ledger(network, dialect, header.size)
     missing = [str(span) for span in ledger.spans if (span.layer, span.field) not in tensors]
     if missing:
         raise WeightsError("weights", f"{len(missing)} tensors are missing", found=missing[0])
     empty = np.empty(0, np.uint8)
-    return Weights(header, ledger, empty, None, network.cfg.source).replacing({key: tensors[key] for key in ledger.by_name})
+    return Weights(header, ledger, empty, None, network.cfg.source).replacing(
+        {key: tensors[key] for key in ledger.by_name}
+    )
 
 
 def write_weights(weights: Weights, path: str | Path) -> None:

@@ -24,15 +24,22 @@ def samples() -> tuple[Sample, ...]:
 
 
 def data_dir() -> Path:
-    """Return the folder of shipped models and pictures: inside an installed wheel, or `data/` of a clone.
+    """Return the folder of shipped models and pictures; raises ToolMissing where it is not there."""
+    return _shipped_dir("data")
 
-    Raises ToolMissing where neither is there.
-    """
+
+def notebooks_dir() -> Path:
+    """Return the folder of shipped notebooks; raises ToolMissing where it is not there."""
+    return _shipped_dir("notebooks")
+
+
+def _shipped_dir(name: str) -> Path:
+    """Inside an installed wheel `_name` in the package, in a clone `name` beside it."""
     package = Path(__file__).resolve().parent
-    for folder in (package / "_data", package.parent / "data"):
+    for folder in (package / f"_{name}", package.parent / name):
         if folder.is_dir():
             return folder
-    raise ToolMissing(str(package), "the shipped models are missing", next_step="Install darknet-workbench again.")
+    raise ToolMissing(str(package), f"the shipped {name} are missing", next_step="Install darknet-workbench again.")
 
 
 def fetch(

@@ -27,7 +27,9 @@ Write = Callable[[Model, Path, Certificate | None, OnnxOptions], None]
 def find_writer(path: Path) -> Write:
     """The writer for a file name; raises OptionError where the suffix is none of `TARGETS`."""
     if path.suffix not in TARGETS:
-        raise OptionError(str(path), "unknown kind of file", expected=" or ".join(TARGETS), found=path.suffix or "no suffix")
+        raise OptionError(
+            str(path), "unknown kind of file", expected=" or ".join(TARGETS), found=path.suffix or "no suffix"
+        )
     write: Write = import_module(TARGETS[path.suffix]).write
     return write
 
@@ -52,7 +54,9 @@ def export(
     if unvalidated:
         certificate = None
     elif certificate is None:
-        raise NotProved(model.network.cfg.source, "there is no certificate", next_step="Validate first, or say `unvalidated`.")
+        raise NotProved(
+            model.network.cfg.source, "there is no certificate", next_step="Validate first, or say `unvalidated`."
+        )
     else:
         certificate.require(model)
     write(model, target, certificate, options or (certificate.options if certificate else OnnxOptions()))

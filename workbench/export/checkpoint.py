@@ -51,7 +51,12 @@ def load(path: str | Path) -> Model:
         with safe_open(os.fspath(path), framework="numpy") as file:
             metadata: dict[str, str] = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise WeightsError(str(path), "is no checkpoint of the workbench", expected=f"format {FORMAT}", found=metadata.get("format"))
+                raise WeightsError(
+                    str(path),
+                    "is no checkpoint of the workbench",
+                    expected=f"format {FORMAT}",
+                    found=metadata.get("format"),
+                )
             return _rebuild(Path(path), metadata, file)
     except (OSError, SafetensorError) as error:
         raise WeightsError(str(path), "cannot be read as safetensors", found=str(error)) from error
@@ -62,7 +67,11 @@ def _rebuild(path: Path, metadata: dict[str, str], file: Any) -> Model:
 
     try:
         dialect, names = find_dialect(metadata["darknet.dialect"]), tuple(json.loads(metadata["names"]))
-        header, text, source = Header(*json.loads(metadata["darknet.header"])), metadata["darknet.cfg_text"], metadata["darknet.cfg"]
+        header, text, source = (
+            Header(*json.loads(metadata["darknet.header"])),
+            metadata["darknet.cfg_text"],
+            metadata["darknet.cfg"],
+        )
     except (KeyError, ValueError, TypeError, OptionError) as error:
         raise WeightsError(str(path), "its metadata are incomplete", found=repr(error)) from error
     network = build_network(parse_cfg(text, source))

@@ -1,4 +1,4 @@
-"""What every exported file says about itself: dialect, classes, anchors, preprocessing, sources, and what was proved."""
+"""What every exported file says about itself: dialect, classes, anchors, preprocessing, sources, what was proved."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ def describe(model: Model, certificate: Certificate | None) -> dict[str, str]:
         "darknet.heads": [_head(head) for head in model.network.heads],
         "darknet.preprocessing": preprocessing(model),
         "darknet.detect": {
-            "thresh": model.thresh, "nms": model.nms.kind, "nms_thresh": model.nms.thresh, "beta_nms": model.nms.beta,
+            "thresh": model.thresh,
+            "nms": model.nms.kind,
+            "nms_thresh": model.nms.thresh,
+            "beta_nms": model.nms.beta,
         },
     }
     return {

@@ -12,11 +12,12 @@ from workbench.model import Model
 from workbench.onnx_model import INPUT, OnnxOptions, build_graph, write_onnx
 
 LAYOUTS = {
-    "raw": "each output is the input of a head, (n, anchors * (5 + classes), h, w): x, y, w, h, objectness, classes, no logistic",
-    "decoded": "boxes (n, rows, 4) x1 y1 x2 y2 in pixels of the network input; scores (n, rows, classes) = objectness * class; "
-    "rows by head, then row, column, anchor",
-    "nms": "detections (m, 7): picture in the batch, class, score, x1 y1 x2 y2 in pixels of the network input; IoU within "
-    "each class",
+    "raw": "each output is the input of a head, (n, anchors * (5 + classes), h, w): x, y, w, h, objectness, classes, "
+    "no logistic",
+    "decoded": "boxes (n, rows, 4) x1 y1 x2 y2 in pixels of the network input; scores (n, rows, classes) = "
+    "objectness * class; rows by head, then row, column, anchor",
+    "nms": "detections (m, 7): picture in the batch, class, score, x1 y1 x2 y2 in pixels of the network input; "
+    "plain IoU within each class",
     "layers": "the output of every layer",
 }
 

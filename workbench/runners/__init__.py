@@ -80,15 +80,19 @@ def choose_reference(model: Model, wanted: str = "auto") -> tuple[str, list[str]
     Raises ReferenceRefused with all reasons where none can run the model truthfully.
     """
     names = REFERENCES if wanted == "auto" else (wanted,)
-    passed_over = []
+    passed_over: list[str] = []
     for name in names:
         if name not in REFERENCES:
-            raise OptionError("reference", "unknown reference", expected="auto, " + ", ".join(REFERENCES), found=repr(name))
+            raise OptionError(
+                "reference", "unknown reference", expected="auto, " + ", ".join(REFERENCES), found=repr(name)
+            )
         reason = refusal(name, model)
         if reason is None:
             return name, passed_over
         passed_over.append(f"{name}: {reason}")
     raise ReferenceRefused(
-        model.network.cfg.source, "no reference can run this cfg truthfully", found="; ".join(passed_over),
+        model.network.cfg.source,
+        "no reference can run this cfg truthfully",
+        found="; ".join(passed_over),
         next_step="Without a reference nothing is proved; --unvalidated exports all the same and says so in the file.",
     )
