@@ -2,7 +2,7 @@
 
 Nothing here knows what a layer is. The rules are Darknet's own (`read_cfg`, `read_option`, `option_find` in
 pjreddie src/parser.c, src/option_list.c): blanks vanish, `#` and `;` open a comment line, the first of two
-equal keys wins, and numbers are read as far as they are numbers. What Darknet does silently becomes a `Note`.
+equal keys wins, and what Darknet does silently becomes a `Note`.
 """
 
 from __future__ import annotations
@@ -17,17 +17,8 @@ from workbench.errors import CfgError
 WRITTEN_WITH_CAPITALS = {"B1", "B2", "workspace_size_limit_MB"}
 """The keys that Darknet itself spells so."""
 
-NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
-"""What C's `atof` reads of a decimal number."""
-
-LARGEST_FLOAT = 3.4e38
-"""Darknet keeps numbers in C `float`; what is larger would be infinite."""
-
 LARGEST_CFG_BYTES = 4 << 20
 """The longest public cfg has 90 kB; what exceeds this is some other file."""
-
-INT_RANGE = range(-(2**31), 2**31)
-"""Darknet keeps sizes in C `int`."""
 
 ALIASES = {
     "network": "net",
@@ -161,13 +152,11 @@ def _open_section(line: str, raw: str, number: int, source: str, notes: list[Not
     where = f"{source}:{number}"
     match = re.match(r"\[([^\[\]=]+)\](.*)", line)
     if not match:
-        raise CfgError(where, "not a section header", expected="[name]", found=_quote(raw))
+        raise CfgError(where, "not a section header", expected="[name]", found=quote(raw))
     name, junk = match.groups()
     if junk:
         notes.append(
-            Note(
-                where, f"{_quote(junk)} after the section header is ignored here; Darknet does not know such a section"
-            )
+            Note(where, f"{quote(junk)} after the section header is ignored here; Darknet does not know such a section")
         )
     if name != name.lower() and name != "Gaussian_yolo":
         notes.append(Note(where, f"[{name}] is read as [{name.lower()}]; Darknet knows only the lower case name"))
@@ -179,13 +168,13 @@ def _add_option(section: Section | None, line: str, raw: str, number: int, sourc
     where = f"{source}:{number}"
     key, equals, value = line.partition("=")
     if section is None:
-        raise CfgError(where, "text before the first section", expected="[net]", found=_quote(raw))
+        raise CfgError(where, "text before the first section", expected="[net]", found=quote(raw))
     if not equals or not key:
         raise CfgError(
             where,
             "neither a section, a comment nor key=value",
             expected="key=value",
-            found=_quote(raw),
+            found=quote(raw),
             next_step="Darknet skips such a line with a message; mend or remove it.",
         )
     if key != key.lower() and key not in WRITTEN_WITH_CAPITALS:
@@ -196,7 +185,7 @@ def _add_option(section: Section | None, line: str, raw: str, number: int, sourc
         notes.append(
             Note(
                 where,
-                f"{key}={_clip(value)} is ignored: line {first.line} says {key}={_clip(first.value)}, "
+                f"{key}={clip(value)} is ignored: line {first.line} says {key}={clip(first.value)}, "
                 "and the first one wins, as in Darknet",
             )
         )
@@ -204,141 +193,9 @@ def _add_option(section: Section | None, line: str, raw: str, number: int, sourc
         section.options[key] = Option(key, value, number)
 
 
-class Options:
-    """Typed access to one section's options, remembering which keys were asked for and what had to be said."""
-
-    def __init__(self, section: Section) -> None:
-        self.section = section
-        self.asked: set[str] = set()
-        self.notes: list[Note] = []
-
-    def __contains__(self, key: str) -> bool:
-        self.asked.add(key)
-        return key in self.section.options
-
-    def text(self, key: str, default: str) -> str:
-        """The value as text, lower case, without an inline comment; a note where Darknet would not know the word."""
-        if key not in self:
-            return default
-        value = self.section.options[key].value
-        word = re.split(r"[#;]", value, maxsplit=1)[0].lower()
-        if word != value:
-            self._note(key, f"{key}={_clip(value)} is read as {_clip(word)}; Darknet would not know it")
-        return word
-
-    def integer(self, key: str, default: int, least: int | None = None, most: int | None = None) -> int:
-        """The value as C's `atoi` reads it: the leading number counts, the rest is noted."""
-        if key not in self:
-            return default
-        value = self.section.options[key].value
-        match = re.match(r"[+-]?[0-9]+", value)
-        if not match:
-            raise CfgError(
-                self.section.where(key),
-                f"{key}= needs a whole number",
-                found=_quote(value),
-                cause="Darknet's atoi would read it as 0.",
-            )
-        self._mention_junk(key, value, match.group())
-        return self._bounded(key, int(match.group()) if len(match.group()) < 12 else 10**12, least, most)
-
-    def number(self, key: str, default: float) -> float:
-        """The value as C's `atof` reads it."""
-        if key not in self:
-            return default
-        value = self.section.options[key].value
-        match = NUMBER.match(value)
-        if not match:
-            raise CfgError(
-                self.section.where(key),
-                f"{key}= needs a number",
-                found=_quote(value),
-                cause="Darknet's atof would read it as 0.",
-            )
-        self._mention_junk(key, value, match.group())
-        return self._finite(key, match.group())
-
-    def numbers(self, key: str) -> tuple[float, ...]:
-        """A comma separated list of numbers; empty where the key is absent."""
-        return tuple(self._finite(key, word) for word in self._list(key, NUMBER))
-
-    def integers(self, key: str) -> tuple[int, ...]:
-        """A comma separated list of whole numbers; empty where the key is absent."""
-        values = tuple(int(word) for word in self._list(key, re.compile(r"[+-]?[0-9]{1,11}")))
-        for value in values:
-            self._bounded(key, value, None, None)
-        return values
-
-    def ignore(self, *keys: str) -> None:
-        """Mark keys that steer training only, so that they are not reported as unread."""
-        self.asked.update(keys)
-
-    def unread(self) -> list[Note]:
-        """One note for each key that nobody asked for."""
-        return [
-            Note(
-                self.section.where(key),
-                f"{key}={_clip(option.value)} in [{self.section.kind}] is read by nobody; "
-                "a typing error, or a key of another fork",
-            )
-            for key, option in self.section.options.items()
-            if key not in self.asked
-        ]
-
-    def _list(self, key: str, pattern: re.Pattern[str]) -> Iterator[str]:
-        if key not in self:
-            return
-        value = self.section.options[key].value
-        for word in value.rstrip(",").split(","):
-            match = pattern.match(word)
-            if not match:
-                raise CfgError(
-                    self.section.where(key),
-                    f"{key}= needs numbers between commas",
-                    found=_quote(value),
-                    cause=f"{_quote(word)} is none.",
-                )
-            self._mention_junk(key, word, match.group())
-            yield match.group()
-
-    def _bounded(self, key: str, value: int, least: int | None, most: int | None) -> int:
-        low = INT_RANGE.start if least is None else least
-        high = INT_RANGE.stop - 1 if most is None else most
-        if not low <= value <= high:
-            raise CfgError(
-                self.section.where(key),
-                f"{key}= is out of range",
-                expected=f"{low} to {high}",
-                found=_clip(self.section.options[key].value),
-            )
-        return value
-
-    def _finite(self, key: str, text: str) -> float:
-        value = float(text)
-        if abs(value) > LARGEST_FLOAT:
-            raise CfgError(
-                self.section.where(key),
-                f"{key}= is out of range",
-                expected=f"at most {LARGEST_FLOAT:g}",
-                found=_clip(text),
-            )
-        return value
-
-    def _mention_junk(self, key: str, value: str, used: str) -> None:
-        junk = value[len(used) :]
-        if junk:
-            told = f"{key}={_clip(value)} is read as {_clip(used)}"
-            self._note(key, f"{told}; {_quote(junk)} is ignored, as Darknet does")
-
-    def _note(self, key: str, text: str) -> None:
-        note = Note(self.section.where(key), text)
-        if note not in self.notes:
-            self.notes.append(note)
-
-
-def _clip(text: str, length: int = 60) -> str:
+def clip(text: str, length: int = 60) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _quote(text: str) -> str:
-    return repr(_clip(text.strip()))
+def quote(text: str) -> str:
+    return repr(clip(text.strip()))

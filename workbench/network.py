@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from workbench.cfg import Cfg, Note, Options, Section
+from workbench.cfg import Cfg, Note, Section
 from workbench.errors import CfgError, OptionError
 from workbench.layers import Context, Layer, Net, layer_classes
 from workbench.layers.base import LARGEST_OUTPUT, TRAINING_KEYS
 from workbench.layers.head import Head
+from workbench.options import Options
 
 LARGEST_SIDE = 16384
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.cfg import Note, Options, Section
+from workbench.cfg import Note, Section
 from workbench.errors import CfgError
+from workbench.options import Options
 
 if TYPE_CHECKING:
     import torch
