@@ -1,8 +1,8 @@
 """Model -> torch.nn.Module: one submodule per layer, its tensors under Darknet's names.
 
 The module is a view on the mapped file: building it copies nothing. Its state dict reads
-`012_convolutional.rolling_mean` and so on; batch normalisation stays unfolded, in the dialect's own arithmetic. `trainable=True` copies the tensors and
-lets `.train()` use batch statistics, as Darknet does while training.
+`012_convolutional.rolling_mean` and so on; batch normalisation stays unfolded, in the dialect's own arithmetic.
+`trainable=True` copies the tensors and lets `.train()` use batch statistics, as Darknet does while training.
 """
 
 from __future__ import annotations
