@@ -136,12 +136,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_a_wheel_carries_models_and_pictures(wheel: Path) -> None:
+def test_a_wheel_carries_models_pictures_and_notebooks(wheel: Path) -> None:
     shipped = [path for path in zoo.data_dir().rglob("*") if path.suffix in DATA]
     with zipfile.ZipFile(wheel) as archive:
         inside = set(archive.namelist())
     expected = {f"workbench/_data/{path.relative_to(zoo.data_dir()).as_posix()}" for path in shipped}
     assert {path.suffix for path in shipped} == DATA
+    expected |= {f"workbench/_notebooks/{path.name}" for path in (ROOT / "notebooks").glob("*.ipynb")}
     assert expected - inside == set()
     assert {name.split("/")[0] for name in inside} == {"workbench", f"darknet_workbench-{PROJECT['version']}.dist-info"}
 
@@ -171,10 +172,11 @@ FLOORS = (
     ("validate",),
     ("export",),
     ("figures", "report", "widgets"),
+    ("demo",),
     ("cli",),
 )
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
-SHOWING = {"figures", "report", "widgets", "cli", "__main__"}
+SHOWING = {"figures", "report", "widgets", "demo", "cli", "__main__"}
 JUPYTER_AND_MATPLOTLIB = {
     "matplotlib",
     "IPython",

@@ -13,7 +13,7 @@ import pytest
 
 from workbench import zoo
 from workbench.download import download
-from workbench.errors import DownloadError, OptionError
+from workbench.errors import DownloadError, OptionError, ToolMissing
 from workbench.samples import Sample, SampleFile
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB: several chunks
@@ -321,3 +321,12 @@ def test_shipped_samples_need_no_download(name: str, tmp_path: Path) -> None:
     assert all(path.stat().st_size > 0 for path in (paths.cfg, paths.names, paths.weights))
     copied = zoo.fetch(name, into=tmp_path)
     assert copied.weights.read_bytes() == paths.weights.read_bytes()
+
+
+@pytest.mark.parametrize(("folder", "what"), [("data_dir", "data"), ("notebooks_dir", "notebooks")])
+def test_a_broken_installation_says_what_is_missing(
+    folder: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zoo, "__file__", str(tmp_path / "workbench" / "zoo.py"))
+    with pytest.raises(ToolMissing, match=rf"the shipped {what} are missing\. Install darknet-workbench again\."):
+        getattr(zoo, folder)()
