@@ -1,8 +1,7 @@
-"""The byte ledger of a `.weights` file: which bytes belong to which tensor, known from the cfg alone.
+"""A `.weights` file as named tensors: the ledger laid over the mapped file, and everything that can be wrong with it.
 
-There are no names, lengths or markers in the file: a header, then float32 little endian, layer after layer. One `Span`
-per tensor says where it lies; reading is a view into the mapped file, writing is the same ledger backwards, and `at`
-answers the other way round what a byte belongs to. Whatever is wrong with a file becomes a `Finding` with its bytes.
+There are no names, lengths or markers in the file: a header, then float32 little endian, layer after layer. Reading is
+a view into the mapped file, writing the same ledger backwards. Whatever is wrong becomes a `Finding` with its bytes.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
-import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -22,89 +20,21 @@ from workbench.dialects import Dialect
 from workbench.errors import WeightsError
 from workbench.files import atomic_write
 from workbench.layers.base import Float32
+from workbench.ledger import FLOAT, Header, Ledger, Place, Span, build_ledger
 from workbench.network import Network
 
-FLOAT = np.dtype("<f4")
-
-
-@dataclass(frozen=True)
-class Header:
-    """The first 16 or 20 bytes: int32 major, minor, revision, then `seen`, the pictures trained on.
-
-    seen has 8 bytes from version 0.2 on, 4 before, and 4 where major or minor is 1000 or more; above 1000 the
-    [connected] matrices are stored transposed (pjreddie src/parser.c `load_weights_upto`).
-    """
-
-    major: int
-    minor: int
-    revision: int
-    seen: int
-
-    @property
-    def seen_bytes(self) -> int:
-        """4 or 8."""
-        return 8 if self.major * 10 + self.minor >= 2 and self.major < 1000 and self.minor < 1000 else 4
-
-    @property
-    def size(self) -> int:
-        """Bytes of the whole header."""
-        return 12 + self.seen_bytes
-
-    @property
-    def transposed(self) -> bool:
-        """Whether [connected] matrices are stored the other way round."""
-        return self.major > 1000 or self.minor > 1000
-
-    def pack(self) -> bytes:
-        """The header as it stands in the file."""
-        return struct.pack(
-            "<iii" + ("Q" if self.seen_bytes == 8 else "I"), self.major, self.minor, self.revision, self.seen
-        )
-
-    @classmethod
-    def unpack(cls, data: bytes, source: str = "weights") -> Header:
-        """Read the header from the first bytes of a file; raises WeightsError where they are too few."""
-        if len(data) >= 12:
-            major, minor, revision = struct.unpack_from("<iii", data)
-            header = cls(major, minor, revision, 0)
-            if len(data) >= header.size:
-                (seen,) = struct.unpack_from("<Q" if header.seen_bytes == 8 else "<I", data, 12)
-                return replace(header, seen=seen)
-        raise WeightsError(source, "too short for a header", expected="at least 16 bytes", found=f"{len(data)} bytes")
-
-
-@dataclass(frozen=True)
-class Span:
-    """The bytes [start, stop) of one tensor: layer index and kind, cfg line, Darknet's field name, shape."""
-
-    layer: int
-    kind: str
-    line: int
-    field: str
-    start: int
-    stop: int
-    shape: tuple[int, ...]
-
-    def __str__(self) -> str:
-        shape = " x ".join(map(str, self.shape))
-        return f"{self.start:#010x} .. {self.stop:#010x}  layer {self.layer} {self.kind} / {self.field} ({shape})"
-
-
-@dataclass(frozen=True)
-class Place:
-    """What one byte is: in the header (`span` None), in a tensor, or beyond the last one."""
-
-    offset: int
-    span: Span | None
-    field: str
-    element: tuple[int, ...] = ()
-    byte: int = 0
-
-    def __str__(self) -> str:
-        if self.span is None:
-            return f"{self.offset:#x}: {self.field}, byte {self.byte}"
-        at = ", ".join(map(str, self.element))
-        return f"{self.offset:#x}: layer {self.span.layer} {self.span.kind} / {self.field} [{at}], byte {self.byte}"
+__all__ = [
+    "Finding",
+    "Header",
+    "Ledger",
+    "Place",
+    "Span",
+    "Weights",
+    "build_ledger",
+    "make_weights",
+    "open_weights",
+    "write_weights",
+]
 
 
 @dataclass(frozen=True)
@@ -122,71 +52,6 @@ class Finding:
         return f"{self.level}: {self.where}, bytes {self.start:#x}-{self.stop:#x}: {self.problem}" + (
             f" {self.cause}" if self.cause else ""
         )
-
-
-@dataclass(frozen=True)
-class Ledger:
-    """Every tensor's span in file order, starting after `header_bytes`; computed without opening any file."""
-
-    header_bytes: int
-    spans: tuple[Span, ...]
-
-    @property
-    def bytes(self) -> int:
-        """Size of a file that fits exactly."""
-        return self.spans[-1].stop if self.spans else self.header_bytes
-
-    @cached_property
-    def by_name(self) -> dict[tuple[int, str], Span]:
-        """(layer, field) -> span."""
-        return {(span.layer, span.field): span for span in self.spans}
-
-    @cached_property
-    def by_layer(self) -> dict[int, tuple[Span, ...]]:
-        """layer -> its spans, in file order."""
-        table: dict[int, list[Span]] = {}
-        for span in self.spans:
-            table.setdefault(span.layer, []).append(span)
-        return {layer: tuple(spans) for layer, spans in table.items()}
-
-    @cached_property
-    def _starts(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        return np.array([span.start for span in self.spans], np.int64)
-
-    def at(self, offset: int) -> Place:
-        """Which layer, field and element the byte at `offset` belongs to; raises WeightsError where negative."""
-        if offset < 0:
-            raise WeightsError("ledger", "no such byte", expected="0 or more", found=offset)
-        if offset < self.header_bytes:
-            return _place_in_header(offset)
-        if offset >= self.bytes:
-            return Place(offset, None, "after the last tensor", byte=offset - self.bytes)
-        span = self.spans[int(np.searchsorted(self._starts, offset, side="right")) - 1]
-        number, byte = divmod(offset - span.start, FLOAT.itemsize)
-        element = tuple(int(i) for i in np.unravel_index(number, span.shape))
-        return Place(offset, span, span.field, element, byte)
-
-    def offset_of(self, layer: int, name: str, element: tuple[int, ...] = ()) -> int:
-        """First byte of an element (of the tensor where none is given): `at` the other way round."""
-        span = self.by_name[layer, name]
-        number = int(np.ravel_multi_index(element, span.shape)) if element else 0
-        return span.start + number * FLOAT.itemsize
-
-
-def _place_in_header(offset: int) -> Place:
-    name = ("major", "minor", "revision", "seen")[min(offset // 4, 3)]
-    return Place(offset, None, f"header / {name}", byte=offset - min(offset // 4, 3) * 4)
-
-
-def build_ledger(network: Network, dialect: Dialect, header_bytes: int = 20) -> Ledger:
-    """The ledger of `network` in the byte order of `dialect`."""
-    spans, position = [], header_bytes
-    for layer in network.layers:
-        for spec in layer.tensors(dialect):
-            stop = position + spec.count * FLOAT.itemsize
-            spans.append(Span(layer.index, layer.kind, layer.line, spec.field, position, stop, spec.shape))
-            position = stop
-    return Ledger(header_bytes, tuple(spans))
 
 
 @dataclass(frozen=True)
@@ -243,8 +108,13 @@ class Weights:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the file as it lies on the disk."""
-        return hashlib.sha256(self.data.data).hexdigest()
+        """Of the file as it would be written; where nothing was changed, of the whole file as it lies on the disk."""
+        if not self.changed:
+            return hashlib.sha256(self.data.data).hexdigest()
+        digest = hashlib.sha256()
+        for piece in self.pieces():
+            digest.update(piece)
+        return digest.hexdigest()
 
     def pieces(self) -> Iterator[bytes | memoryview]:
         """The whole file as it would be written: header, then every tensor in order."""
@@ -264,7 +134,7 @@ class Weights:
         reason = _explain_size(self, size)
         if size < expected:
             span = next(s for s in self.ledger.spans if s.stop > size)
-            yield Finding("error", self._where(span), size, expected, self._too_short(span).problem + ".", reason)
+            yield Finding("error", self._where(span), size, expected, self._shortage(span) + ".", reason)
         else:
             yield Finding(
                 "error", self.source, expected, size, f"{size - expected} bytes lie after the last tensor.", reason
@@ -300,7 +170,7 @@ class Weights:
                 "error",
                 span,
                 negative,
-                f"{negative.size} of {values.size} variances are negative, the least is {values.min():g}.",
+                f"{negative.size} of {values.size} variances are negative, the least is {values[negative].min():g}.",
                 "Read in the wrong order: another header size, another cfg, or weights before batch normalisation.",
             )
         denormal = np.flatnonzero((np.abs(values) < tiny) & (values != 0))
@@ -324,12 +194,12 @@ class Weights:
         return f"{self.source}: layer {span.layer} ({self.cfg_source}:{span.line}) {span.field}"
 
     def _too_short(self, span: Span) -> WeightsError:
-        return WeightsError(
-            self._where(span),
-            f"needs bytes {span.start:#x}-{span.stop:#x}, the file ends at {self.size:#x}: "
-            f"{self.ledger.bytes - self.size} bytes are missing",
-            cause="Truncated download, or a cfg with other filters=.",
-        )
+        cause = "Truncated download, or a cfg with other filters=."
+        return WeightsError(self._where(span), self._shortage(span), cause=cause)
+
+    def _shortage(self, span: Span) -> str:
+        needed, missing = f"{span.start:#x}-{span.stop:#x}", self.ledger.bytes - self.size
+        return f"needs bytes {needed}, the file ends at {self.size:#x}: {missing} bytes are missing"
 
 
 def _explain_size(weights: Weights, size: int) -> str:
@@ -366,10 +236,13 @@ def make_weights(
     missing = [str(span) for span in ledger.spans if (span.layer, span.field) not in tensors]
     if missing:
         raise WeightsError("weights", f"{len(missing)} tensors are missing", found=missing[0])
-    empty = np.empty(0, np.uint8)
-    return Weights(header, ledger, empty, None, network.cfg.source).replacing(
-        {key: tensors[key] for key in ledger.by_name}
-    )
+    data = np.empty(ledger.bytes, np.uint8)
+    weights = Weights(header, ledger, data, None, network.cfg.source)
+    position = 0
+    for piece in weights.replacing({key: tensors[key] for key in ledger.by_name}).pieces():
+        data[position : position + len(piece)] = np.frombuffer(piece, np.uint8)
+        position += len(piece)
+    return weights
 
 
 def write_weights(weights: Weights, path: str | Path) -> None:
