@@ -7,6 +7,7 @@ written out for it; a layer changed in memory cannot be, and is refused.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -130,6 +131,8 @@ class EngineRunner:
         natural = build_ledger(model.network, model.dialect, model.weights.header.size)
         file = model.weights.path
         if file and file.is_file() and not model.weights.changed and model.weights.ledger == natural:
+            if os.name != "posix":
+                return file  # there a link needs a privilege
             path.symlink_to(file.absolute())
             return path
         with path.open("wb") as copy:
