@@ -64,6 +64,9 @@ class Dialect:
     stores_batchnorm_biases: bool = True
     rnn_hidden: bool = True
     reads_nms_kind: bool = True
+    gates_alexeyab: bool = True
+    folds_xnor: bool = True
+    reads_alpha_beta: bool = False
     about: str = ""
 
     def __str__(self) -> str:
@@ -78,6 +81,9 @@ PJREDDIE = Dialect(
     stores_batchnorm_biases=False,
     rnn_hidden=False,
     reads_nms_kind=False,
+    gates_alexeyab=False,
+    folds_xnor=False,
+    reads_alpha_beta=True,
     about="pjreddie/darknet on the CPU, as Debian packages it",
 )
 ALEXEYAB = Dialect(

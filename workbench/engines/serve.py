@@ -30,10 +30,13 @@ def main(engine: str, memory_limit_bytes: int) -> None:
     """Serve questions until stdin ends; then remove the folder, which nobody else does if the near side was killed."""
     answers = _take_stdout()
     _limit(memory_limit_bytes)
-    commands = runpy.run_path(str(Path(__file__).with_name(f"{engine}.py")))["open_engine"]()
-    for count, line in enumerate(sys.stdin, start=1):
-        answers.write(json.dumps(_answer(commands, json.loads(line), count)).encode() + b"\n")
-        answers.flush()
+    try:
+        commands = runpy.run_path(str(Path(__file__).with_name(f"{engine}.py")))["open_engine"]()
+        for count, line in enumerate(sys.stdin, start=1):
+            answers.write(json.dumps(_answer(commands, json.loads(line), count)).encode() + b"\n")
+            answers.flush()
+    except BrokenPipeError:  # the near side ended while we computed
+        os.dup2(os.open(os.devnull, os.O_WRONLY), answers.fileno())  # so that closing it at exit does not fail again
     shutil.rmtree(Path.cwd(), ignore_errors=True)
 
 

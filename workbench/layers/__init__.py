@@ -6,9 +6,9 @@ import importlib
 import pkgutil
 from functools import cache
 
-from workbench.layers.base import Context, Float32, Layer, Net, OnnxScope, Parameters, Shape, TensorSpec
+from workbench.layers.base import Context, Float32, Layer, Net, OnnxScope, Parameters, Shape, StateSpec, TensorSpec
 
-__all__ = ["Context", "Float32", "Layer", "Net", "OnnxScope", "Parameters", "Shape", "TensorSpec", "layer_classes"]
+__all__ = ["Context", "Float32", "Layer", "Net", "OnnxScope", "Parameters", "Shape", "StateSpec", "TensorSpec", "layer_classes"]
 
 
 @cache

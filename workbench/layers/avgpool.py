@@ -20,6 +20,7 @@ class Avgpool(Layer):
     """Global average pooling."""
 
     kinds: ClassVar[tuple[str, ...]] = ("avgpool",)
+    fixes_size: ClassVar[bool] = True
 
     @classmethod
     def parse(cls, context: Context) -> Avgpool:

@@ -7,9 +7,10 @@ workbench is adding one file beside this one with a subclass of `Layer`; nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,15 +38,28 @@ TRAINING_KEYS = frozenset({"stopbackward", "dontload", "dontloadscales", "burnin
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One tensor of a layer in the weights file: its Darknet name and shape; always float32, little endian."""
+    """One tensor of a layer in the weights file: its Darknet name and shape; always float32, little endian.
+
+    transposed: whether the file holds the matrix (shape[0], the rest) with rows and columns exchanged; "by header" where
+    the file's version decides ([connected] matrices).
+    """
 
     field: str
     shape: tuple[int, ...]
+    transposed: Literal["never", "by header", "always"] = "never"
 
     @property
     def count(self) -> int:
         """Number of floats."""
         return int(np.prod(self.shape, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class StateSpec:
+    """What a recurrent layer remembers from one call to the next: a name and a shape (c, h, w), zero at first."""
+
+    name: str
+    shape: Shape
 
 
 class Parameters(Protocol):
@@ -82,6 +96,14 @@ class OnnxScope(Protocol):
         """Add a weight tensor whose values are computed only when the file is written."""
         ...
 
+    def read_state(self, spec: StateSpec) -> str:
+        """The remembered value: a graph input that is zero, of one row, where nothing is given."""
+        ...
+
+    def write_state(self, spec: StateSpec, value: str) -> None:
+        """Make `value` a graph output: what to give as that input with the next call."""
+        ...
+
 
 @dataclass(frozen=True)
 class Net:
@@ -94,6 +116,10 @@ class Net:
     letter_box: bool
     line: int
     source: str
+    folder: Path | None = None
+    time_steps: int = 1
+    has_size: bool = True
+    """False where the network takes `inputs=` plain numbers: then they are the channels of one pixel."""
 
 
 @dataclass
@@ -105,6 +131,7 @@ class Context:
     net: Net
     previous: Sequence[Layer]
     notes: list[Note] = field(default_factory=list)
+    following: Sequence[Section] = ()
 
     @property
     def section(self) -> Section:
@@ -137,6 +164,31 @@ class Context:
             )
         return index
 
+    def find_file(self, key: str) -> Path:
+        """The file that `key=` names: beside the cfg, in a folder above it, or where the workbench was started.
+
+        Darknet looks only where it was started; cfgs say `tree=data/9k.tree` and mean Darknet's own folder.
+        """
+        value = Path(self.section.options[key].value)
+        above = (self.net.folder, *self.net.folder.parents) if self.net.folder else ()
+        folders = [*above, Path.cwd()]
+        for path in (folder / name for folder in folders for name in dict.fromkeys((value, Path(value.name)))):
+            if path.is_file():
+                return path
+        raise self.error(
+            key, f"{key}={value} is not there", expected=f"{value.name} beside the cfg, or {value} in a folder above it",
+            found=f"nothing in {', '.join(map(str, folders[:2]))}" + (" or above" if above else ""), next_step="Copy the file beside the cfg.",
+        )
+
+    def is_named_later(self, keys: Mapping[str, str]) -> bool:
+        """Whether a later section of a kind in `keys` names this layer in the option that `keys` gives for the kind."""
+        for number, section in enumerate(self.following, start=self.index + 1):
+            if section.kind in keys:
+                values = Options(section).integers(keys[section.kind])
+                if self.index in (value if value >= 0 else number + value for value in values):
+                    return True
+        return False
+
     def error(self, key: str | None, problem: str, **facts: Any) -> CfgError:
         """A CfgError at the line of `key`, or of the section."""
         return CfgError(self.section.where(key), problem, **facts)
@@ -160,7 +212,11 @@ class Layer:
     is_head: ClassVar[bool] = False
     """True where the output is decoded into boxes (`Head`)."""
     any_size: ClassVar[bool] = True
-    """False where the parameters depend on the height and width of the input."""
+    """False where the parameters, or the meaning of the output, depend on the height and width of what comes in."""
+    fixes_size: ClassVar[bool] = False
+    """True where the output has the same height and width whatever comes in, as after `[avgpool]`."""
+    only_training: ClassVar[bool] = False
+    """True where the layer computes nothing at inference and is no result, as `[cost]`."""
 
     index: int
     kind: str
@@ -187,8 +243,17 @@ class Layer:
         """The layer's tensors in the order of the weights file."""
         return ()
 
+    @property
+    def owner(self) -> int:
+        """The layer whose tensors this one computes with: itself, but for `share_index=`."""
+        return self.index
+
+    def states(self, dialect: Dialect) -> tuple[StateSpec, ...]:
+        """What the layer remembers from call to call; nothing, but for the recurrent ones (`recurrent.py`)."""
+        return ()
+
     def forward(self, p: Parameters, *xs: torch.Tensor) -> torch.Tensor:
-        """Compute the output (n, c, h, w) from the inputs, as Darknet does."""
+        """Compute the output (n, c, h, w) from the inputs, as Darknet does; what is remembered is zero."""
         raise NotImplementedError
 
     def onnx(self, g: OnnxScope, *xs: str) -> str:

@@ -32,9 +32,17 @@ class Head(Layer):
 
     is_head: ClassVar[bool] = True
     anchor_unit: ClassVar[str] = ""
+    stretches: ClassVar[bool] = False
+    """True where Darknet never letterboxes the picture for this head, whatever the dialect."""
 
     classes: int
     anchors: tuple[tuple[float, float], ...]
+
+    @property
+    def boxes(self) -> int:
+        """Boxes for one picture, before any threshold."""
+        _, h, w = self.output_shape
+        return len(self.anchors) * h * w
 
     @property
     def entries(self) -> int:
@@ -56,15 +64,29 @@ def read_classes(context: Context) -> int:
     return context.options.integer("classes", 20, least=1, most=1 << 20)
 
 
-def check_channels(context: Context, anchors: int, entries: int) -> None:
+def check_channels(context: Context, anchors: int, entries: int, fields: int = 5) -> None:
     """The layer before must have anchors x entries channels; Darknet ends with an assertion otherwise."""
     channels = context.shape_of(context.before)[0]
     if channels != anchors * entries:
         raise context.error(
-            None, f"[{context.section.kind}] needs {anchors} x (5 + {entries - 5}) channels from layer {context.before}",
+            None, f"[{context.section.kind}] needs {anchors} x ({fields} + {entries - fields}) channels from layer {context.before}",
             expected=f"filters={anchors * entries}", found=f"filters={channels}",
             cause="classes=, mask= or num= was changed without the filters= above.",
         )
+
+
+def read_count(context: Context, num: int, mask: tuple[int, ...]) -> int:
+    """How many anchors to read: `num=`, or more where `mask=` goes beyond it; raises CfgError for a negative one.
+
+    Darknet then takes numbers from beyond its memory. cfgs such as AlexeyAB's cspx-p7-mish list the anchors and say a
+    smaller num=, so that the listed ones are meant.
+    """
+    if min(mask) < 0 or max(mask) >= 1024:
+        raise context.error("mask", "mask= names no anchor", expected="0 to 1023", found=min(mask) if min(mask) < 0 else max(mask))
+    if max(mask) >= num:
+        where, last = context.section.where("mask"), max(mask)
+        context.notes.append(Note(where, f"mask= names anchor {last}, num={num} has 0 to {num - 1}; Darknet reads beyond its memory"))
+    return max(num, max(mask) + 1)
 
 
 def read_anchors(context: Context, num: int) -> tuple[tuple[float, float], ...]:

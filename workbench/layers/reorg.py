@@ -22,7 +22,6 @@ class Reorg(Layer):
     """Darknet's passthrough reordering."""
 
     kinds: ClassVar[tuple[str, ...]] = ("reorg",)
-    any_size: ClassVar[bool] = True
 
     stride: int
     reverse: bool

@@ -9,7 +9,7 @@ Goes wrong naively: the order of the sources reversed, groups ignored, the wrong
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from workbench.layers.base import Context, Layer, OnnxScope, Parameters
 
@@ -29,9 +29,13 @@ class Route(Layer):
     @classmethod
     def parse(cls, context: Context) -> Route:
         o = context.options
-        sources = context.references("layers")
         groups = o.integer("groups", 1, least=1, most=1 << 20)
-        group_id = o.integer("group_id", 0, least=0)
+        return cls(**cls.joined(context, groups, o.integer("group_id", 0, least=0)))
+
+    @classmethod
+    def joined(cls, context: Context, groups: int, group_id: int) -> dict[str, Any]:
+        """The arguments of a route over part `group_id` of `groups` of each source; raises CfgError where they do not fit."""
+        sources = context.references("layers")
         shapes = [context.shape_of(source) for source in sources]
         if group_id >= groups:
             raise context.error("group_id", "no such group", expected=f"0 to {groups - 1}", found=group_id)
@@ -44,9 +48,8 @@ class Route(Layer):
             if c % groups:
                 raise context.error("groups", f"{c} channels of layer {source} cannot be cut in {groups} groups")
         channels = sum(c // groups for c, _, _ in shapes)
-        return cls(
-            **cls.common(context, sources), output_shape=(channels, *shapes[0][1:]), groups=groups, group_id=group_id
-        )
+        shape = (channels, *shapes[0][1:])
+        return {**cls.common(context, sources), "output_shape": shape, "groups": groups, "group_id": group_id}
 
     def part(self, channels: int) -> tuple[int, int]:
         """First and last+1 channel of the group, of a source with `channels`."""

@@ -30,6 +30,7 @@ from workbench.layers.head import (
     onnx_rows,
     read_anchors,
     read_classes,
+    read_count,
     rows_of,
 )
 
@@ -65,17 +66,12 @@ class Yolo(Head):
         o = context.options
         classes, num = read_classes(context), o.integer("num", 1, least=1, most=1024)
         mask = o.integers("mask") or tuple(range(num))
-        if min(mask) < 0 or max(mask) >= num:
-            raise context.error("mask", f"mask= names an anchor that num={num} does not have", expected=f"0 to {num - 1}", found=max(mask))
-        anchors = read_anchors(context, num)
+        anchors = read_anchors(context, read_count(context, num, mask))
         check_channels(context, len(mask), 5 + classes)
-        kind = o.text("nms_kind", "default")
-        if kind not in NMS_KINDS:
-            raise context.error("nms_kind", f"nms_kind={kind} is not known", expected=", ".join(NMS_KINDS), found=kind)
         return cls(
             **cls.common(context), output_shape=context.shape_of(context.before), classes=classes,
             anchors=tuple(anchors[i] for i in mask), mask=mask, scale_x_y=o.number("scale_x_y", 1.0),
-            new_coords=bool(o.integer("new_coords", 0)), nms_kind=kind, beta_nms=o.number("beta_nms", 0.6),
+            new_coords=bool(o.integer("new_coords", 0)), nms_kind=read_nms_kind(context), beta_nms=o.number("beta_nms", 0.6),
         )
 
     def forward(self, p: Parameters, *xs: torch.Tensor) -> torch.Tensor:
@@ -137,3 +133,11 @@ class Yolo(Head):
         growth = g.node("Mul", wh, wh) if self.new_coords else g.node("Exp", wh)
         anchors = np.array(self.anchors, np.float32).reshape(1, 1, -1, 2) * np.float32(factor)
         return str(g.node("Mul", growth, g.constant("anchors", anchors)))
+
+
+def read_nms_kind(context: Context) -> str:
+    """`nms_kind=`; raises CfgError where it is none of Darknet's."""
+    kind = context.options.text("nms_kind", "default")
+    if kind not in NMS_KINDS:
+        raise context.error("nms_kind", f"nms_kind={kind} is not known", expected=", ".join(NMS_KINDS), found=kind)
+    return kind
