@@ -74,16 +74,22 @@ def test_a_forgotten_worker_is_cleaned_up() -> None:
     assert not folder.exists()
 
 
-def test_when_the_near_side_is_killed_the_child_tidies_up_alone() -> None:
+@pytest.mark.parametrize("busy", [False, True])
+def test_when_the_near_side_is_killed_the_child_tidies_up_alone(busy: bool) -> None:
+    """Also when it is killed while the child computes, whose answer then finds nobody."""
     script = (
-        "from workbench.runners.worker import Worker\n"
-        "w = Worker('opencv'); print(w.process_id, w.folder, flush=True)\nimport time; time.sleep(60)"
+        "import os, signal, threading, time; from workbench.runners.worker import Worker\n"
+        f"w = Worker('opencv'); os.kill(w.process_id, signal.SIGSTOP if {busy} else 0)\n"
+        f"if {busy}: threading.Thread(target=w.ask, args=('run',), daemon=True).start(); time.sleep(0.2)\n"
+        "print(w.process_id, w.folder, flush=True); time.sleep(60)"
     )
     near = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert near.stdout is not None
     with near, near.stdout:
         process_id, folder = near.stdout.readline().split()
         near.kill()
+        near.wait()
+        os.kill(int(process_id), signal.SIGCONT)
     for _ in range(100):
         if not Path(folder).exists() and not is_running(int(process_id)):
             break
