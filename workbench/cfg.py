@@ -17,8 +17,11 @@ from workbench.errors import CfgError
 WRITTEN_WITH_CAPITALS = {"B1", "B2", "workspace_size_limit_MB"}
 """The keys that Darknet itself spells so."""
 
-LARGEST_CFG_BYTES = 4 << 20
+LARGEST_CFG_BYTES = 1 << 20
 """The longest public cfg has 90 kB; what exceeds this is some other file."""
+
+LARGEST_LAYERS = 4096
+"""The deepest public cfg has 400; what exceeds this is no network, and would only take minutes to refuse."""
 
 ALIASES = {
     "network": "net",
@@ -96,6 +99,8 @@ def read_cfg(path: str | Path) -> Cfg:
 
 def parse_cfg(text: str, source: str = "cfg") -> Cfg:
     """Parse the text of a `.cfg`; `source` names it in errors and notes."""
+    if len(text) > LARGEST_CFG_BYTES:
+        raise _too_large(source)
     notes: list[Note] = []
     sections = list(_sections(text, source, notes))
     if not sections:
@@ -111,15 +116,27 @@ def parse_cfg(text: str, source: str = "cfg") -> Cfg:
         )
     if len(sections) == 1:
         raise CfgError(f"{source}:{sections[0].line}", "no layer follows [net]", expected="at least one layer section")
+    if len(sections) > 1 + LARGEST_LAYERS:
+        raise CfgError(
+            sections[1 + LARGEST_LAYERS].where(),
+            "too many layers",
+            expected=f"at most {LARGEST_LAYERS}",
+            found=len(sections) - 1,
+            cause="Many cfgs joined into one file, or no cfg at all?",
+        )
     for extra in sections[1:]:
         if extra.kind == "net":
             raise CfgError(extra.where(), "a second [net]", expected="one", cause="Two cfgs joined into one file?")
     return Cfg(source, text, sections[0], tuple(sections[1:]), tuple(notes))
 
 
+def _too_large(source: str) -> CfgError:
+    return CfgError(source, "too large for a cfg", expected=f"at most {LARGEST_CFG_BYTES} bytes", found="more")
+
+
 def _decode(data: bytes, source: str) -> str:
     if len(data) > LARGEST_CFG_BYTES:
-        raise CfgError(source, "too large for a cfg", expected=f"at most {LARGEST_CFG_BYTES} bytes", found="more")
+        raise _too_large(source)
     if b"\0" in data:
         raise CfgError(
             source,

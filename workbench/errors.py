@@ -17,6 +17,15 @@ The command line prints that line and leaves with `exit_code`; nothing else is e
 
 from __future__ import annotations
 
+LONGEST_PART = 1000
+"""Characters of one part of a sentence: a file may hold megabytes where a word is expected."""
+
+
+def printable(text: str, most: int = LONGEST_PART) -> str:
+    """One line that steers no terminal: control characters and broken Unicode escaped, cut after `most` characters."""
+    text = text if len(text) <= most else text[: most - 1] + "…"
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
 
 class WorkbenchError(Exception):
     """Base of every error here: `where: problem; expected …, found …. cause next_step`."""
@@ -40,12 +49,12 @@ class WorkbenchError(Exception):
 
     def _sentence(self) -> str:
         facts = [
-            f"{word} {value}"
+            f"{word} {printable(str(value))}"
             for word, value in (("expected", self.expected), ("found", self.found))
             if value is not None
         ]
-        text = f"{self.where}: {self.problem}" + (f"; {', '.join(facts)}" if facts else "")
-        return " ".join([text.rstrip(".") + ".", *(part for part in (self.cause, self.next_step) if part)])
+        text = f"{printable(self.where)}: {printable(self.problem)}" + (f"; {', '.join(facts)}" if facts else "")
+        return " ".join([text.rstrip(".") + ".", *(printable(part) for part in (self.cause, self.next_step) if part)])
 
 
 class CfgError(WorkbenchError):

@@ -18,6 +18,9 @@ NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORE
 LARGEST_FLOAT = 3.4e38
 """Darknet keeps numbers in C `float`; what is larger would be infinite."""
 
+LARGEST_LIST = 4096
+"""Numbers in one list: public cfgs have up to 80."""
+
 INT_RANGE = range(-(2**31), 2**31)
 """Darknet keeps sizes in C `int`."""
 
@@ -28,7 +31,12 @@ class Options:
     def __init__(self, section: Section) -> None:
         self.section = section
         self.asked: set[str] = set()
-        self.notes: list[Note] = []
+        self._notes: dict[Note, None] = {}
+
+    @property
+    def notes(self) -> list[Note]:
+        """What had to be said, each once, in order."""
+        return list(self._notes)
 
     def __contains__(self, key: str) -> bool:
         self.asked.add(key)
@@ -107,6 +115,13 @@ class Options:
         if key not in self:
             return
         value = self.section.options[key].value
+        if value.count(",") > LARGEST_LIST:
+            raise CfgError(
+                self.section.where(key),
+                f"{key}= has too many numbers",
+                expected=f"at most {LARGEST_LIST}",
+                found=value.count(",") + 1,
+            )
         for word in value.rstrip(",").split(","):
             match = pattern.match(word)
             if not match:
@@ -149,6 +164,4 @@ class Options:
             self._note(key, f"{told}; {quote(junk)} is ignored, as Darknet does")
 
     def _note(self, key: str, text: str) -> None:
-        note = Note(self.section.where(key), text)
-        if note not in self.notes:
-            self.notes.append(note)
+        self._notes[Note(self.section.where(key), text)] = None
