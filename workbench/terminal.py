@@ -3,39 +3,36 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.measure import Measurement
-from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+import click
 
 from workbench.layers import Layer
 from workbench.network import Network
-from workbench.samples import Sample
 from workbench.weights import Finding, Ledger, Span, Weights
 
 if TYPE_CHECKING:
-    from workbench.certificate import Certificate
+    from workbench.certificate import Certificate, Gate
     from workbench.detections import Detections
     from workbench.inspection import Inspection
     from workbench.model import Model
+    from workbench.samples import Sample
 
-OUT = Console(highlight=False, soft_wrap=True)
-ERR = Console(highlight=False, soft_wrap=True, stderr=True)
+Column = tuple[str, str]
+"""Heading, and "left" or "right"."""
 
 
 def say(text: object) -> None:
-    """One line of plain text."""
-    OUT.print(escape(str(text)))
+    """One line of text; colours go to terminals only, and not where NO_COLOR is set."""
+    click.echo(str(text), color=False if os.environ.get("NO_COLOR") else None)
 
 
 def warn(text: object) -> None:
     """One line on standard error."""
-    ERR.print(escape(str(text)))
+    click.echo(str(text), err=True)
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
@@ -43,17 +40,22 @@ def shape_text(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
 
-def _table(*columns: tuple[str, str]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name, justify in columns:
-        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    return table
+def show_table(columns: tuple[Column, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    """Columns under bold headings, at full width: whoever pipes it wants all of it, and a terminal wraps by itself.
+
+    Laid out here and not by rich, which needs longer for 400 rows than reading 250 MB of weights does.
+    """
+    lines = [tuple(click.style(name, bold=True) for name, _ in columns), *rows]
+    lengths = [[len(click.unstyle(cell)) for cell in line] for line in lines]
+    widths = [max(column) for column in zip(*lengths, strict=True)]
+    right = [justify == "right" for _, justify in columns]
+    say("\n".join(_join_cells(line, length, widths, right) for line, length in zip(lines, lengths, strict=True)))
 
 
-def _print(table: Table) -> None:
-    """Print a table at its full width: whoever pipes it wants all of it, and a terminal wraps by itself."""
-    width = Measurement.get(OUT, OUT.options.update(max_width=100_000), table).maximum
-    Console(width=width, highlight=False).print(table)
+def _join_cells(line: tuple[str, ...], lengths: list[int], widths: list[int], right: list[bool]) -> str:
+    blanks = [" " * (width - length) for width, length in zip(widths, lengths, strict=True)]
+    cells = [blank + cell if r else cell + blank for cell, blank, r in zip(line, blanks, right, strict=True)]
+    return "  ".join(cells).rstrip()
 
 
 def show_inspection(inspection: Inspection) -> None:
@@ -72,7 +74,7 @@ def show_inspection(inspection: Inspection) -> None:
 
 def show_network(network: Network, ledger: Ledger) -> None:
     """One row a layer: index, section, cfg line, inputs, output shape, bytes and names of its tensors."""
-    table = _table(
+    columns = (
         ("layer", "right"),
         ("section", "left"),
         ("line", "right"),
@@ -81,19 +83,19 @@ def show_network(network: Network, ledger: Ledger) -> None:
         ("bytes", "left"),
         ("tensors", "left"),
     )
-    for layer in network.layers:
-        spans = ledger.by_layer.get(layer.index, ())
-        span = f"{spans[0].start:#010x} .. {spans[-1].stop:#010x}" if spans else ""
-        table.add_row(
-            str(layer.index),
-            layer.kind,
-            str(layer.line),
-            _sources(layer),
-            shape_text(layer.output_shape),
-            span,
-            _tensors(spans),
-        )
-    _print(table)
+    show_table(columns, (_layer_row(layer, ledger.by_layer.get(layer.index, ())) for layer in network.layers))
+
+
+def _layer_row(layer: Layer, spans: tuple[Span, ...]) -> tuple[str, ...]:
+    return (
+        str(layer.index),
+        layer.kind,
+        str(layer.line),
+        _sources(layer),
+        shape_text(layer.output_shape),
+        f"{spans[0].start:#010x} .. {spans[-1].stop:#010x}" if spans else "",
+        _tensors(spans),
+    )
 
 
 def _sources(layer: Layer) -> str:
@@ -127,15 +129,8 @@ def show_detections(model: Model, name: str, detections: Detections) -> None:
 
 def show_certificate(certificate: Certificate) -> None:
     """Every gate with its number and limit, where a failed one failed, the remarks, and the verdict."""
-    table = _table(
-        ("", "left"), ("gate", "left"), ("measured", "right"), ("limit", "right"), ("what was compared", "left")
-    )
-    for gate in certificate.gates:
-        mark = "[green]passed[/green]" if gate.passed else "[bold red]FAILED[/bold red]"
-        measured = "" if gate.worst is None else f"{gate.worst:.3g}"
-        limit = "" if gate.limit is None else f"{gate.limit:g}"
-        table.add_row(mark, escape(gate.name), measured, limit, escape(gate.detail))
-    _print(table)
+    columns = (("", "left"), ("gate", "left"), ("measured", "right"), ("limit", "right"), ("what was compared", "left"))
+    show_table(columns, (_gate_row(gate) for gate in certificate.gates))
     for gate in certificate.failed:
         say(f"{gate.name}: {gate.where}")
     for remark in certificate.remarks:
@@ -144,18 +139,30 @@ def show_certificate(certificate: Certificate) -> None:
     say(f"{verdict}  (dialect {certificate.dialect}, {certificate.epsilon}; reference {certificate.reference})")
 
 
+def _gate_row(gate: Gate) -> tuple[str, ...]:
+    mark = click.style("passed", fg="green") if gate.passed else click.style("FAILED", fg="red", bold=True)
+    measured = "" if gate.worst is None else f"{gate.worst:.3g}"
+    return mark, gate.name, measured, "" if gate.limit is None else f"{gate.limit:g}", gate.detail
+
+
 def show_samples(samples: tuple[Sample, ...]) -> None:
     """One row a sample: name, size, licence, what it is."""
-    table = _table(("name", "left"), ("size", "right"), ("licence", "left"), ("what", "left"))
-    for sample in samples:
-        size = "shipped" if sample.shipped else f"{sample.size_bytes / 1e6:.1f} MB"
-        table.add_row(sample.name, size, sample.licence, sample.what)
-    _print(table)
+    columns = (("name", "left"), ("size", "right"), ("licence", "left"), ("what", "left"))
+    show_table(columns, (_sample_row(sample) for sample in samples))
+
+
+def _sample_row(sample: Sample) -> tuple[str, ...]:
+    size = "shipped" if sample.shipped else f"{sample.size_bytes / 1e6:.1f} MB"
+    return sample.name, size, sample.licence, sample.what
 
 
 @contextmanager
 def step_progress() -> Iterator[Callable[[str, int, int], None]]:
     """A bar for `validate`: called with what is done, its number, and how many steps there are."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -163,7 +170,7 @@ def step_progress() -> Iterator[Callable[[str, int, int], None]]:
         TextColumn("{task.completed:.0f}/{task.total:.0f}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=ERR, transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task: Any = bar.add_task("opening", total=1)
         yield lambda text, done, total: bar.update(task, description=escape(text), completed=done, total=total)
 
@@ -171,13 +178,11 @@ def step_progress() -> Iterator[Callable[[str, int, int], None]]:
 @contextmanager
 def byte_progress(name: str) -> Iterator[Callable[[int, int], None]]:
     """A bar for downloads: called with the bytes that are there and the bytes that there will be."""
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TimeElapsedColumn(),
-        console=ERR,
-        transient=True,
-    ) as bar:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task: Any = bar.add_task(escape(name), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
