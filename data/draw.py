@@ -76,7 +76,7 @@ def _place(rng: np.random.Generator, picture: NDArray[np.float32], others: list[
     height, width = picture.shape[:2]
     klass = int(rng.integers(len(NAMES)))
     for _ in range(20):
-        size = float(np.exp(rng.uniform(np.log(0.12), np.log(0.42)))) * max(width, height)
+        size = float(np.exp(rng.uniform(np.log(0.14), np.log(0.42)))) * max(width, height)
         size = min(size, 0.75 * min(width, height))
         x, y = rng.uniform(0.0, width - size), rng.uniform(0.0, height - size)
         ground = picture[int(y) : int(y + size) : 4, int(x) : int(x + size) : 4].mean(axis=(0, 1))

@@ -66,9 +66,9 @@ def make_shape(rng: np.random.Generator, klass: int, size: float, background: ND
     color = _contrasting(rng, klass, background)
     outline = np.asarray(NEUTRAL[int(background.mean() < 0.5)], np.float32)
     style = ("plain", "bordered", "hollow")[int(rng.choice(3, p=(0.5, 0.3, 0.2)))]
-    if float(np.abs(color - background).max()) < 0.3:
+    if float(np.abs(color - background).max()) < 0.4:
         style = "bordered"
-    return Shape(klass, ring, color, outline, style, float(rng.uniform(0.25, 0.5)))
+    return Shape(klass, ring, color, outline, style, float(rng.uniform(0.3, 0.5)))
 
 
 def inset(ring: Ring, part: float) -> Ring:
@@ -83,10 +83,10 @@ def inset(ring: Ring, part: float) -> Ring:
 
 
 def _contrasting(rng: np.random.Generator, klass: int, background: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Draw colours until one differs from the background by 0.35 in some channel, or give the last after 12 tries."""
+    """Draw colours until one differs from the background by 0.4 in some channel, or give the last after 12 tries."""
     for _ in range(12):
         color = _color(rng, klass)
-        if float(np.abs(color - background).max()) >= 0.35:
+        if float(np.abs(color - background).max()) >= 0.4:
             break
     return color
 
