@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,7 +21,7 @@ from workbench.errors import OptionError
 from workbench.layers.base import Float32
 from workbench.model import Model
 from workbench.onnx_model import OnnxOptions
-from workbench.runners.onnxruntime import open_session
+from workbench.runners.onnxruntime import open_session, run_session
 
 GRAPH_FIELD = 7
 
@@ -33,12 +34,21 @@ def read_options(path: str | Path, model: Model) -> OnnxOptions:
     session = open_session(path)
     metadata = session.get_modelmeta().custom_metadata_map
     if "darknet.options" in metadata:
-        told = json.loads(metadata["darknet.options"])
-        size = tuple(told["size"]) if told["size"] else None
-        return OnnxOptions(**{**told, "size": size})
+        return _told_options(path, metadata["darknet.options"])
     names = {output.name for output in session.get_outputs()}
     outputs = "decoded" if names == {"boxes", "scores"} else "nms" if names == {"detections"} else "raw"
     return OnnxOptions(outputs, size=_fixed_size(session, model))  # type: ignore[arg-type]
+
+
+def _told_options(path: str | Path, text: str) -> OnnxOptions:
+    try:
+        told = json.loads(text)
+        width, height = told["size"] or (1, 1)
+        sizes = isinstance(width, int) and isinstance(height, int)
+        options = OnnxOptions(**{**told, "size": (width, height) if told["size"] and sizes else None})
+    except (ValueError, TypeError, KeyError) as error:
+        raise OptionError(str(path), "its metadata `darknet.options` cannot be read", found=repr(error)) from error
+    return options
 
 
 def _fixed_size(session: onnxruntime.InferenceSession, model: Model) -> tuple[int, int] | None:
@@ -66,7 +76,7 @@ def run_aligned(
     Raises OptionError where an expected output has no counterpart.
     """
     names = [output.name for output in session.get_outputs()]
-    outputs = dict(zip(names, session.run(None, {session.get_inputs()[0].name: x}), strict=True))
+    outputs = dict(zip(names, run_session(session, None, x, "onnx"), strict=True))
     aligned = {}
     for name, reference in expected.items():
         match = name if name in outputs else _closest(outputs, reference)
@@ -89,6 +99,7 @@ def graph_sha256_of(path: str | Path) -> str:
     Raises OptionError where the file is no ONNX model.
     """
     with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
         for field, length in _fields(file, str(path)):
             if field == GRAPH_FIELD:
                 digest = hashlib.sha256()
@@ -96,6 +107,8 @@ def graph_sha256_of(path: str | Path) -> str:
                     digest.update(block)
                     length -= len(block)
                 return digest.hexdigest()
+            if length > size:
+                break
             file.seek(length, 1)
     raise OptionError(str(path), "holds no graph", expected="an ONNX model")
 

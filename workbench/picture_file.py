@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 U8: TypeAlias = npt.NDArray[np.uint8]
 
-MAX_PIXELS = 2**27
-"""Largest picture read, in pixels (134 megapixels: 400 MB as RGB)."""
+MAX_PIXELS = 2**26
+"""Largest picture read, in pixels (67 megapixels: Pillow needs up to 0.9 GB on the way)."""
 
 # Only formats that are decoded by a library, never by an external program (as EPS would be).
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from workbench.detections import Detections
 from workbench.dialects import Epsilon
+from workbench.errors import RunnerFailed
 from workbench.layers.base import Float32
+from workbench.memory import require_memory
 from workbench.model import Model
 from workbench.torch_model import build
 
@@ -31,15 +33,25 @@ class TorchRunner:
 
     def detect(self, picture: NDArray[np.uint8], thresh: float) -> Detections:
         """The model's own pipeline: preprocessing, network, decoding, suppression."""
+        indices = [head.index for head in self.model.network.heads]
+        require_memory(self.model.network, indices)
         x = self.model.preprocessing.apply(picture)[None]
-        heads = self.run_layers(x, [head.index for head in self.model.network.heads])
+        heads = self.run_layers(x, indices)
         placement = self.model.preprocessing.placement(picture.shape[1], picture.shape[0])
         return self.model.detections({i: y[0] for i, y in heads.items()}, placement, thresh)
 
     def run_layers(self, x: Float32, keep: Collection[int]) -> dict[int, Float32]:
-        """The outputs of the layers in `keep` only; the others are forgotten on the way."""
-        with torch.inference_mode():
-            return {i: y.numpy() for i, y in self._module.run(torch.from_numpy(x), keep).items()}
+        """The outputs of the layers in `keep` only; the others are forgotten on the way.
+
+        Raises OptionError where they do not fit into memory, RunnerFailed where PyTorch gives up.
+        """
+        require_memory(self.model.network, keep, len(x))
+        try:
+            with torch.inference_mode():
+                return {i: y.numpy() for i, y in self._module.run(torch.from_numpy(x), keep).items()}
+        except RuntimeError as error:
+            where = self.model.network.cfg.source
+            raise RunnerFailed(where, "PyTorch cannot run it", found=str(error).splitlines()[0]) from error
 
     def close(self) -> None:
         """Nothing to let go of."""
