@@ -65,6 +65,12 @@ class Trial:
         with TorchRunner(self.in_reference_arithmetic) as candidate:
             return compare(self.reference, candidate, self.pictures, THRESHOLDS)
 
+    @property
+    def compared(self) -> Comparison | None:
+        """The comparison where it was made; None where the reference failed on the way."""
+        found: Comparison | None = self.__dict__.get("comparison")
+        return found
+
     @cached_property
     def inputs(self) -> dict[str, Float32]:
         """The network input (1, c, h, w) of every picture."""
@@ -76,13 +82,13 @@ class Trial:
         return TorchRunner(self.model)
 
 
-def ledger(trial: Trial) -> Gate:
-    """No finding about the file is an error: every byte is read, no NaN, no negative variance."""
-    findings = trial.model.weights.findings()
+def check_ledger(model: Model) -> tuple[Gate, list[str]]:
+    """No finding about the file is an error: every byte is read, no NaN, no negative variance. And the warnings."""
+    findings = model.weights.findings()
     errors = [finding for finding in findings if finding.level == "error"]
-    trial.remarks.extend(str(finding) for finding in findings if finding.level != "error")
-    read = f"{trial.model.weights.size} bytes, {trial.model.weights.unread_bytes} unread"
-    return Gate("ledger", not errors, len(errors), 0, str(errors[0]) if errors else "", read)
+    read = f"{model.weights.size} bytes, {model.weights.unread_bytes} unread"
+    gate = Gate("ledger", not errors, len(errors), 0, str(errors[0]) if errors else "", read)
+    return gate, [str(finding) for finding in findings if finding.level != "error"]
 
 
 def layers(trial: Trial) -> Gate:
@@ -217,7 +223,6 @@ def traced(trial: Trial) -> Gate:
 
 
 GATES: tuple[tuple[str, Callable[[Trial], Gate | list[Gate] | None]], ...] = (
-    ("the ledger", ledger),
     ("every layer", layers),
     ("heads", heads),
     ("detections", detections),

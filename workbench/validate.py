@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from workbench.certificate import Certificate, Gate, identity
 from workbench.errors import OptionError, ReferenceRefused
-from workbench.gates import GATES, Trial, run_gate
+from workbench.gates import GATES, Trial, check_ledger, run_gate
 from workbench.image import load_picture
+from workbench.memory import require_memory
 from workbench.model import Model
 from workbench.onnx_file import graph_sha256_of, read_options
 from workbench.onnx_model import OnnxOptions, build_graph, write_onnx
@@ -42,11 +43,15 @@ def validate(
     file: an ONNX file on the disk that is tried instead of one built now; `options` are then read from it.
     reference: "darknet", "opencv", or "auto" for the first of them that can run the cfg truthfully.
     Where none can, the certificate fails its gate `reference` and says why. Raises WeightsError for weights that
-    cannot be folded, OptionError for options that do not fit.
+    cannot be folded, OptionError for options that do not fit or a network larger than memory.
     """
     options = read_options(file, model) if file else options or OnnxOptions()
     pictures = dict(pictures) if pictures else shipped_pictures()
+    require_memory(model.network)
     graph = build_graph(model, options)
+    ledger, remarks = check_ledger(model)
+    if not ledger.passed:  # what no network can use is not worth running
+        return _certificate(model, graph.options, "none", "", [ledger])
     try:
         name, passed_over = choose_reference(model, reference)
     except ReferenceRefused as error:
@@ -62,9 +67,9 @@ def validate(
             graph,
             Path(file or built),
             graph.options,
-            [f"not used: {reason}" for reason in passed_over],
+            [*(f"not used: {reason}" for reason in passed_over), *remarks],
         )
-        gates = list[Gate]()
+        gates = [ledger]
         for number, (step, gate_function) in enumerate(GATES):
             if progress:
                 progress(step, number, len(GATES))
@@ -90,6 +95,7 @@ def _certificate(
     model: Model, options: OnnxOptions, reference: str, graph_sha256: str, gates: list[Gate], trial: Trial | None = None
 ) -> Certificate:
     cfg, weights, dialect, epsilon = identity(model)
+    compared = trial.compared if trial else None
     return Certificate(
         source=model.network.cfg.source,
         cfg_sha256=cfg,
@@ -101,8 +107,8 @@ def _certificate(
         graph_sha256=graph_sha256,
         gates=tuple(gates),
         remarks=tuple(trial.remarks) if trial else (),
-        layers=trial.comparison.layers if trial else (),
-        pictures=trial.comparison.pictures if trial else (),
+        layers=compared.layers if compared else (),
+        pictures=compared.pictures if compared else (),
         versions=_versions(),
     )
 
