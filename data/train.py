@@ -162,14 +162,16 @@ def report(name: str, folder: Path, console: Console) -> None:
 def main() -> None:
     """Read the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", default=list(DIALECTS), choices=DIALECTS, help="which models (all)")
+    parser.add_argument("names", nargs="*", metavar="name", help=f"which of {', '.join(DIALECTS)}; all by default")
     parser.add_argument("--epochs", type=int, default=Schedule.epochs, help="how often every scene is shown")
     parser.add_argument("--scenes", type=int, default=Schedule.scenes, help="how many scenes are drawn")
     parser.add_argument("--threads", type=int, default=Schedule.threads, help="processor cores")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder for the .weights files")
     given = parser.parse_args()
     schedule = Schedule(scenes=given.scenes, epochs=given.epochs, threads=given.threads)
-    train_and_write(given.names, schedule, given.out, Console())
+    for name in set(given.names) - set(DIALECTS):
+        parser.error(f"no such model: {name}; there are {', '.join(DIALECTS)}")
+    train_and_write(given.names or list(DIALECTS), schedule, given.out, Console())
 
 
 if __name__ == "__main__":
