@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from workbench.errors import CfgError
+from workbench.files import is_endless
 
 WRITTEN_WITH_CAPITALS = {"B1", "B2", "workspace_size_limit_MB"}
 """The keys that Darknet itself spells so."""
@@ -88,6 +89,8 @@ class Cfg:
 def read_cfg(path: str | Path) -> Cfg:
     """Read and parse a `.cfg` file; raises CfgError with the path and line."""
     path = Path(path)
+    if is_endless(path):
+        raise CfgError(str(path), "is not a regular file", expected="a .cfg on disk", found="a device or pipe")
     try:
         with path.open("rb") as file:
             data = file.read(LARGEST_CFG_BYTES + 1)

@@ -47,6 +47,11 @@ class WorkbenchError(Exception):
         self.cause, self.next_step = cause, next_step
         super().__init__(self._sentence())
 
+    def inside(self, where: str) -> WorkbenchError:
+        """The same error with a place around its own, such as the file that holds the cfg."""
+        facts = {"expected": self.expected, "found": self.found, "cause": self.cause, "next_step": self.next_step}
+        return type(self)(f"{where}: {self.where}", self.problem, **facts)  # type: ignore[arg-type]
+
     def _sentence(self) -> str:
         facts = [
             f"{word} {printable(str(value))}"

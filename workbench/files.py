@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import tempfile
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from workbench.errors import OptionError
+
+Piece = bytes | bytearray | memoryview
+
+SMALL_BYTES = 1 << 14
+MOST_BEHIND = 8
+"""Pieces that wait to be hashed: memory that is held."""
 
 
 @contextmanager
@@ -23,10 +32,8 @@ def atomic_write(path: str | Path, *, inputs: Iterable[Path | None] = ()) -> Ite
     refuse_input(target, inputs)
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    except OSError as error:
-        raise OptionError(
-            str(target), "cannot write there", found=error.strerror, next_step="Check the folder."
-        ) from error
+    except (OSError, ValueError) as error:
+        raise _cannot_write(target, getattr(error, "strerror", None) or str(error)) from error
     try:
         os.close(handle)
         with open(temporary, "wb") as file:  # by name, for libraries that open `file.name` themselves
@@ -43,14 +50,61 @@ def atomic_write(path: str | Path, *, inputs: Iterable[Path | None] = ()) -> Ite
 
 
 def refuse_input(target: Path, inputs: Iterable[Path | None]) -> None:
-    """Raise OptionError where `target` is a folder or one of the files being read."""
-    if target.is_dir():
+    """Raise OptionError where `target` is a folder, lies in none, or is one of the files being read."""
+    if os.path.isdir(target):
         raise OptionError(str(target), "is a folder", expected="a file name")
+    if not os.path.isdir(target.parent):
+        raise _cannot_write(target, "no such folder")
     for source in inputs:
-        if source is not None and target.exists() and source.exists() and target.samefile(source):
+        if source is not None and os.path.exists(target) and os.path.exists(source) and target.samefile(source):
             raise OptionError(
                 str(target), "is also an input; an input is never overwritten", next_step="Give another output name."
             )
+
+
+def _cannot_write(target: Path, reason: str) -> OptionError:
+    return OptionError(str(target), "cannot write there", found=reason, next_step="Check the folder.")
+
+
+def is_endless(path: str | Path) -> bool:
+    """Whether `path` is a pipe or a device: waiting for its end may take for ever."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False  # opening it will tell what is wrong
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def write_hashed(file: BinaryIO, pieces: Iterable[Piece], hashed: bool = True) -> str:
+    """Write the pieces one after the other and return their sha256 as hexadecimal text; "" where not `hashed`.
+
+    The hash is computed in a thread, a few pieces behind: it takes longer than all the rest.
+    """
+    if not hashed:
+        file.writelines(pieces)
+        return ""
+    digest = hashlib.sha256()
+    behind: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(1, "sha256") as hasher:
+        for piece in _join_small(pieces):
+            behind.append(hasher.submit(digest.update, piece))
+            file.write(piece)
+            if len(behind) > MOST_BEHIND:
+                behind.popleft().result()
+    return digest.hexdigest()
+
+
+def _join_small(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """The same bytes, small pieces put together: handing one over costs as much as hashing some kilobytes."""
+    small = bytearray()
+    for piece in pieces:
+        if len(piece) < SMALL_BYTES:
+            small += piece
+        else:
+            yield from (small, piece) if small else (piece,)
+            small = bytearray()
+    if small:
+        yield small
 
 
 def sha256_of(path: str | Path) -> str:

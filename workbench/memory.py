@@ -31,12 +31,12 @@ def require_memory(network: Network, keep: Collection[int] | None = None, batch:
     if available is None or needed <= available:
         return
     largest = max(network.layers, key=lambda layer: math.prod(layer.output_shape))
-    size = math.prod(largest.output_shape) * FLOAT_BYTES * batch
+    alone = in_gigabytes(math.prod(largest.output_shape) * FLOAT_BYTES * batch)
     raise OptionError(
         f"{network.cfg.source}:{largest.line}",
         f"the network needs more memory than there is at {network.width}x{network.height}, batch {batch}",
         expected=f"at most {in_gigabytes(available)}",
-        found=f"{in_gigabytes(needed)}, of which layer {largest.index} [{largest.kind}] alone puts out {in_gigabytes(size)}",
+        found=f"{in_gigabytes(needed)}, of which layer {largest.index} [{largest.kind}] alone puts out {alone}",
         next_step="Take a smaller width= and height=, or a machine with more memory.",
     )
 

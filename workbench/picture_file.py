@@ -6,6 +6,7 @@ becomes those pixels or is refused with words. `workbench.image` goes on from th
 
 from __future__ import annotations
 
+import os
 import struct
 import warnings
 import zlib
@@ -64,11 +65,11 @@ def load_picture(path: str | Path) -> U8:
 
 
 def _refuse_non_files(path: Path) -> None:
-    if path.is_dir():
+    if os.path.isdir(path):
         raise PictureError(str(path), "is a directory", expected="one picture", next_step="Name a file inside it.")
-    if not path.exists():
+    if not os.path.exists(path):
         raise PictureError(str(path), "no such file", expected="a picture", next_step="Check the spelling of the path.")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise PictureError(str(path), "is not a regular file", expected="a picture on disk", found="a device or pipe")
 
 

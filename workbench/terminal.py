@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from workbench.errors import printable
 from workbench.layers import Layer
 from workbench.network import Network
 from workbench.weights import Finding, Ledger, Span, Weights
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from workbench.model import Model
     from workbench.samples import Sample
 
+MOST_NOTES = 100
+"""A cfg of a megabyte can be worth 300000 notes."""
+
 Column = tuple[str, str]
 """Heading, and "left" or "right"."""
 
@@ -31,8 +35,16 @@ def say(text: object) -> None:
 
 
 def warn(text: object) -> None:
-    """One line on standard error."""
-    click.echo(str(text), err=True)
+    """One line of plain text on standard error."""
+    click.echo(printable(str(text)), err=True)
+
+
+def note_lines(notes: Sequence[object]) -> Iterator[str]:
+    """One line a note, as far as a person reads."""
+    for note in notes[:MOST_NOTES]:
+        yield printable(f"note: {note}")
+    if len(notes) > MOST_NOTES:
+        yield f"note: {len(notes) - MOST_NOTES} more"
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
@@ -64,8 +76,8 @@ def show_inspection(inspection: Inspection) -> None:
     say(f"input   {network.channels} x {network.height} x {network.width} (c x h x w), {len(network.layers)} layers")
     say(f"dialect {inspection.dialect}" + "".join(f"; {reason}" for reason in inspection.reasons[:1]))
     show_network(network, inspection.ledger)
-    for note in network.notes:
-        say(f"note: {note}")
+    for line in note_lines(network.notes):
+        say(line)
     if inspection.weights is None:
         say(f"weights with a header of {inspection.ledger.header_bytes} bytes have {inspection.ledger.bytes} bytes")
     else:
@@ -121,10 +133,10 @@ def show_weights(weights: Weights, findings: tuple[Finding, ...]) -> None:
 
 def show_detections(model: Model, name: str, detections: Detections) -> None:
     """One line a detection, the most probable first."""
-    say(f"{name}: {len(detections)} detections")
+    say(f"{printable(name)}: {len(detections)} detections")
     for box, score, class_id in zip(detections.boxes, detections.scores, detections.classes, strict=True):
         x, y, w, h = (float(v) for v in box)
-        say(f"  {model.name_of(int(class_id))} {score:.4f}  centre {x:.2f}, {y:.2f}  size {w:.2f} x {h:.2f}")
+        say(f"  {printable(model.name_of(int(class_id)))} {score:.4f}  centre {x:.2f}, {y:.2f}  size {w:.2f} x {h:.2f}")
 
 
 def show_certificate(certificate: Certificate) -> None:
