@@ -1,103 +1,34 @@
-"""The report read back: as text with an HTML parser, and as a page in a real browser that nothing may surprise."""
+"""The report read back as text, with an HTML parser: what it says, what it refuses, and what it never asks for."""
 
 from __future__ import annotations
 
 import html
-import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from report_samples import EVIL, MOVED, ONE, TURNED, Page, certificate_for, compared, found, picture, small_model
 
-from workbench.certificate import Certificate, Gate, identity
-from workbench.compare import LayerDifference, PictureComparison
-from workbench.detections import Detections, match
-from workbench.dialects import ALEXEYAB, PJREDDIE
+from workbench.certificate import Certificate, Gate
+from workbench.dialects import ALEXEYAB
 from workbench.errors import OptionError
 from workbench.figures.labels import visible
 from workbench.gates import GATES
-from workbench.model import Model, model_from, open_model
-from workbench.network import build_network
-from workbench.onnx_model import OnnxOptions
+from workbench.model import Model, open_model
 from workbench.report import render_report, write_report
 from workbench.report.markup import number, signed, text
 from workbench.report.words import meaning
 from workbench.validate import shipped_pictures, validate
-from workbench.weights import make_weights
 from workbench.zoo import data_dir
 
 Pictures = dict[str, NDArray[np.uint8]]
-
-CFG = """[net]
-width=32
-height=32
-channels=3
-[convolutional]
-filters=14
-size=3
-pad=1
-activation=leaky
-[yolo]
-mask=0,1
-anchors=4,5, 7,8
-classes=2
-num=2
-"""
-EVIL = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">'\"&$verdict"
-TURNED = "\u202egpj.tac"
-
-
-def small_model(names: tuple[str, ...] = ("cat", "dog")) -> Model:
-    """One convolution and one head, weights all zero."""
-    from workbench.cfg import parse_cfg
-
-    network = build_network(parse_cfg(CFG, "small.cfg"))
-    tensors = {
-        (layer.index, spec.field): np.zeros(spec.shape, np.float32)
-        for layer in network.layers
-        for spec in layer.tensors(PJREDDIE)
-    }
-    return model_from(CFG, make_weights(network, tensors, PJREDDIE), PJREDDIE, names, "small.cfg")
-
-
-def found(*rows: tuple[float, float, float, float, float, int]) -> Detections:
-    table = np.array(rows, np.float32).reshape(-1, 6)
-    return Detections(table[:, :4], table[:, 4], table[:, 5].astype(np.int64))
-
-
-def compared(name: str, reference: Detections, candidate: Detections, thresh: float = 0.5) -> PictureComparison:
-    return PictureComparison(name, thresh, reference, candidate, match(reference, candidate))
-
-
-ONE = found((50, 40, 20, 20, 0.9, 0), (20, 20, 10, 12, 0.75, 1))
-MOVED = found((50.25, 40, 20, 20, 0.875, 0), (80, 60, 10, 12, 0.625, 1))
-
-
-def certificate_for(model: Model, *gates: Gate, pictures: tuple[PictureComparison, ...] = ()) -> Certificate:
-    """Two layers, the second of which is beyond the limit of 2e-4."""
-    cfg, weights, dialect, epsilon = identity(model)
-    rows = (
-        LayerDifference(0, "convolutional", 5, 1e-6, 1e-5, (13, 31, 0), 14336),
-        LayerDifference(1, "yolo", 10, 0.5, float("inf"), (0, 1, 2), 14336),
-    )
-    return Certificate(
-        model.network.cfg.source, cfg, weights, dialect, epsilon, "darknet", OnnxOptions(), "f" * 64,
-        gates or (Gate("layers", False, float("inf"), 2e-4, "layer 1"),), ("a remark",), rows, pictures, {"python": "3"}
-    )  # fmt: skip
-
-
-def picture(width: int = 96, height: int = 80) -> NDArray[np.uint8]:
-    return np.full((height, width, 3), 120, np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -106,50 +37,6 @@ def proved() -> tuple[Certificate, Model, Pictures]:
     model = open_model(data_dir() / "shapes-tiny3.cfg", data_dir() / "shapes-tiny3.weights")
     pictures = dict(shipped_pictures(1))
     return validate(model, pictures), model, pictures
-
-
-# ------------------------------------------------------------------------------------------------ reading the page
-
-VOID = {"meta", "img", "input", "br", "hr", "link"}
-ADDRESSES = {"src", "href", "xlink:href", "srcset", "action", "formaction", "data", "poster", "background", "ping"}
-
-
-class Page(HTMLParser):
-    """Tags that close each other properly, the text by tag, the rows of the tables, and every address."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.addresses: list[str] = []
-        self.inside: dict[str, list[str]] = {}
-        self.rows: list[list[str]] = []
-        self.feed(source)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self.addresses += [value or "" for name, value in attrs if name in ADDRESSES]
-        if tag not in VOID:
-            self.open.append(tag)
-            self.inside.setdefault(tag, []).append("")
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        for tag in set(self.open):
-            self.inside[tag][-1] += data
-        if self.rows and ("td" in self.open or "th" in self.open):
-            self.rows[-1][-1] += data
 
 
 def test_a_real_report_says_everything(proved: tuple[Certificate, Model, Pictures]) -> None:
@@ -391,145 +278,3 @@ def test_hostile_names_stay_names(tmp_path: Path) -> None:
     assert len([tag for tag, _ in page.tags if tag == "script"]) == 1
     assert {attrs["src"][:5] for tag, attrs in page.tags if tag == "img" and attrs["src"]} == {"data:"}
     assert "\u202e" not in source and "\\u202egpj.tac" in source and "bytes\\udcff.jpg" in source
-
-
-# ------------------------------------------------------------------------------------------------ in colours
-
-
-def luminance(colour: str) -> float:
-    channels = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-READ_ON = {
-    "ink": "paper card tint no-tint",
-    "soft": "paper card tint no-tint",
-    "yes": "paper card yes-tint",
-    "no": "paper card no-tint",
-    "link": "paper",
-}
-
-
-def test_text_is_readable_in_both_themes() -> None:
-    style = Page(render_report(certificate_for(small_model()), small_model())).inside["style"][0]
-    light, dark = (
-        dict(re.findall(r"--([\w-]+): (#\w{6})", block))
-        for block in re.findall(r":root \{(.*?)\n *\}", style, re.S)[:2]
-    )
-    assert light.keys() >= dark.keys() >= {"paper", "card", "ink", "soft", "yes", "no"}
-    for theme in (light, {**light, **dark}):
-        for front, backs in READ_ON.items():
-            for back in backs.split():
-                low, high = sorted(luminance(theme[name]) + 0.05 for name in (front, back))
-                assert high / low >= 4.5, f"{front} on {back}: WCAG AA asks 4.5"
-
-
-# ------------------------------------------------------------------------------------------------ in a browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Debian's chromium, driven by playwright."""
-    program = shutil.which("chromium")
-    if program is None:
-        reason = "chromium is not installed"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
-
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=flags)
-        yield chromium
-        chromium.close()
-
-
-def open_page(browser: Any, path: Path, **options: Any) -> tuple[Any, list[str], list[str]]:
-    """The page, every address it asked for, and everything it complained about."""
-    page = browser.new_page(**options)
-    asked: list[str] = []
-    said: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.goto(path.as_uri())
-    return page, asked, said
-
-
-@pytest.fixture(scope="module")
-def evil_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("report") / "evil.html"
-    model = small_model((EVIL, "dog"))
-    rows = tuple(compared(EVIL, ONE, MOVED, thresh) for thresh in (0.5, 0.25))
-    certificate = replace(certificate_for(model, Gate(EVIL, False, 1.0, 2.0, EVIL), pictures=rows), source=EVIL)
-    write_report(certificate, model, path, {EVIL: picture()})
-    return path
-
-
-@pytest.mark.browser
-def test_no_request_no_complaint_no_stranger_s_script(browser: Any, evil_report: Path) -> None:
-    page, asked, said = open_page(browser, evil_report)
-    assert [address for address in asked if not address.startswith("data:")] == [evil_report.as_uri()]
-    assert said == [], "the policy blocks nothing of the page's own"
-    assert page.title().startswith("FAILED: </script>")
-    assert page.evaluate("document.documentElement.lang") == "en"
-    # The policy holds against a script that an escaping mistake would let in.
-    page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=data:, onerror=\"document.title=1\">')")
-    page.wait_for_timeout(200)
-    assert page.title().startswith("FAILED")
-    page.close()
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without"])
-def test_the_switches_work_by_keyboard_without_a_script(browser: Any, evil_report: Path, scripts: bool) -> None:
-    page, _, _ = open_page(browser, evil_report, java_script_enabled=scripts)
-
-    def shown(selector: str) -> bool:
-        return bool(page.locator(f"{selector}:visible").count())
-
-    assert shown(".at-0 g.reference.twin rect") and shown(".at-0 g.candidate.twin rect")
-    assert not shown(".at-1 g.reference") and not shown("div.at-1")
-    page.locator(".see-both").focus()
-    page.keyboard.press("ArrowRight")
-    assert page.locator(".see-reference").is_checked()
-    assert shown(".at-0 g.reference.twin rect") and not shown(".at-0 g.candidate")
-    page.keyboard.press("ArrowRight")
-    assert not shown(".at-0 g.reference") and shown(".at-0 .label.candidate.twin text") and not shown(".arrows")
-    page.keyboard.press("ArrowRight")
-    assert shown(".at-0 .arrows path") and not shown(".at-0 g.candidate")
-    page.locator(".pick-0").focus()
-    page.keyboard.press("ArrowRight")
-    assert shown("div.at-1") and not shown("div.at-0")
-    page.close()
-
-
-@pytest.mark.browser
-def test_tables_sort_by_keyboard_numbers_as_numbers(browser: Any, evil_report: Path) -> None:
-    page, _, _ = open_page(browser, evil_report)
-    table = page.locator("#layers table")
-    heading = table.locator("th", has_text="max|difference|")
-    first = table.locator("tbody tr").first.locator("td").first
-    assert first.inner_text() == "0"
-    for order, layer in (("ascending", "0"), ("descending", "1")):
-        heading.locator("button").focus()
-        page.keyboard.press("Enter")
-        assert heading.get_attribute("aria-sort") == order and first.inner_text() == layer
-    table.locator("th", has_text="type").locator("button").click()
-    assert heading.get_attribute("aria-sort") is None and first.inner_text() == "0"
-    page.close()
-
-
-@pytest.mark.browser
-def test_dark_narrow_and_on_paper(browser: Any, evil_report: Path) -> None:
-    page, _, _ = open_page(browser, evil_report, color_scheme="dark", viewport={"width": 360, "height": 700})
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(18, 22, 27)"
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
-        "only tables and the chart scroll sideways"
-    )
-    page.emulate_media(media="print", color_scheme="dark")
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    assert not page.locator("nav").is_visible() and not page.locator(".switches").first.is_visible()
-    frames = page.evaluate("[...document.querySelectorAll('.frame')].every(f => f.scrollHeight <= f.clientHeight + 1)")
-    assert frames, "no table is cut on paper"
-    page.close()
