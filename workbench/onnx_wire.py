@@ -16,8 +16,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from workbench.errors import OptionError
+from workbench.errors import OptionError, WeightsError
 from workbench.files import write_hashed
+from workbench.memory import require_bytes
 
 IR_VERSIONS = {17: 8, 18: 8, 19: 9, 20: 9, 21: 10}
 PRODUCER = "darknet-workbench"
@@ -26,6 +27,9 @@ LARGEST_FILE = 2**31 - 1
 
 Make = Callable[[], NDArray[Any] | Iterable[NDArray[Any]]]
 """Computes a weight, at once or in blocks that follow one another."""
+
+COPIES = 2
+"""How often a tensor may lie in memory while it is computed: as read and as written."""
 
 PIECE_BYTES = 1 << 18
 """Stays in the processor's cache from being computed until it is hashed and written."""
@@ -69,7 +73,8 @@ def write_model(
     """Write a ModelProto; returns the sha256 of its graph's bytes, or "" where it is not `hashed`.
 
     skeleton: the graph without its initializers. metadata: asked for when the graph is written.
-    Raises OptionError where the graph would exceed protobuf's 2 GiB.
+    Raises OptionError where the graph would exceed protobuf's 2 GiB or a tensor the memory, WeightsError where a
+    tensor overflows.
     """
     head: bytes = skeleton.SerializeToString(deterministic=True)
     frames = [(initializer, _tensor_frame(initializer)) for initializer in initializers]
@@ -78,9 +83,12 @@ def write_model(
         raise OptionError(
             "onnx", "the file would be too large for protobuf", expected=f"at most {LARGEST_FILE} bytes", found=length
         )
+    largest = max((initializer.nbytes for initializer, _ in frames), default=0)
+    require_bytes("onnx", "computing the largest tensor", COPIES * largest)
     file.write(_serialise(onnx.ModelProto(ir_version=IR_VERSIONS[opset], producer_name=PRODUCER)))
     file.write(_tag(7) + _varint(length))
-    sha256 = write_hashed(file, _graph_pieces(head, frames), hashed)
+    with np.errstate(over="raise", invalid="raise"):
+        sha256 = write_hashed(file, _graph_pieces(head, frames), hashed)
     rest = onnx.ModelProto(opset_import=[helper.make_opsetid("", opset)])
     for key, value in metadata().items():
         rest.metadata_props.add(key=key, value=value)
@@ -92,7 +100,15 @@ def _graph_pieces(head: bytes, frames: list[tuple[Initializer, bytes]]) -> Itera
     yield head
     for initializer, frame in frames:
         yield frame
-        yield from initializer.pieces()
+        try:
+            yield from initializer.pieces()
+        except FloatingPointError as error:
+            raise WeightsError(
+                initializer.name,
+                "has values beyond float32 once batch normalisation is folded in",
+                found=str(error),
+                cause="A damaged file, or weights of another cfg.",
+            ) from error
 
 
 def _serialise(message: onnx.ModelProto) -> bytes:
