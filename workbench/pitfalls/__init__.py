@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from workbench.errors import OptionError
 from workbench.model import Model
-from workbench.pitfalls import epsilon, weights
+from workbench.pitfalls import decoding, epsilon, network, picture, suppression, weights
 from workbench.pitfalls.base import Pitfall, Stage
 
 __all__ = ["PITFALLS", "STAGES", "Pitfall", "Stage", "find_pitfall", "switch_on"]
@@ -14,7 +14,9 @@ __all__ = ["PITFALLS", "STAGES", "Pitfall", "Stage", "find_pitfall", "switch_on"
 STAGES: tuple[Stage, ...] = ("weights", "network", "picture", "decoding", "suppression")
 """In the order in which a picture meets them, but that the file is read first."""
 
-PITFALLS: dict[str, Pitfall] = {pitfall.name: pitfall for module in (epsilon, weights) for pitfall in module.PITFALLS}
+_FAMILIES = (epsilon, weights, network, picture, decoding, suppression)
+
+PITFALLS: dict[str, Pitfall] = {pitfall.name: pitfall for family in _FAMILIES for pitfall in family.PITFALLS}
 
 
 def find_pitfall(name: str) -> Pitfall:
