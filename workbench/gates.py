@@ -16,14 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.certificate import Gate
-from workbench.compare import Comparison, LayerDifference, compare, compare_layers, merge_worst, scale_of
-from workbench.detections import Candidates, Nms, suppress
+from workbench.compare import Comparison, LayerDifference, compare, compare_layers, merge_worst
+from workbench.detections import Nms
 from workbench.dialects import Epsilon
 from workbench.errors import WorkbenchError
 from workbench.layers.base import Float32
 from workbench.model import Model
 from workbench.onnx_file import batches, run_aligned
-from workbench.onnx_model import OnnxGraph, OnnxOptions, build_graph, output_layers
+from workbench.onnx_model import OnnxGraph, OnnxOptions
+from workbench.onnx_truth import expected_outputs, relative_difference
 from workbench.runners import Runner
 from workbench.runners.onnxruntime import OnnxRunner, open_session
 from workbench.runners.torch import TorchRunner
@@ -195,10 +196,10 @@ def onnxruntime(trial: Trial) -> Gate:
     worst, where, count = 0.0, "", 0
     for model, x in _shapes(trial, batches(session)):
         count += 1
-        expected = _expected_outputs(model, trial.options, x)
+        expected = expected_outputs(model, trial.options, x)
         outputs = run_aligned(session, x, expected)
         for name, reference in expected.items():
-            difference = _relative(reference, outputs[name])
+            difference = relative_difference(reference, outputs[name])
             if not difference <= worst:
                 worst, where = difference, f"{name} at {x.shape[3]}x{x.shape[2]}, batch {x.shape[0]}"
     _remark_suppression(trial)
@@ -303,57 +304,3 @@ def _sizes(trial: Trial) -> list[Model]:
     step = network.stride
     width, height = max(network.width - step, step), network.height + step
     return [model, model.at_size(width, height)]
-
-
-def _expected_outputs(model: Model, options: OnnxOptions, x: Float32) -> dict[str, NDArray[Any]]:
-    """What the file must answer, from the torch model and the decoding in numpy."""
-    network = model.network
-    with TorchRunner(model) as runner:
-        outputs = runner.run_layers(x, {*output_layers(model), *(head.index for head in network.heads)})
-    if options.outputs == "raw":
-        names = build_graph(model, options).output_layers
-        return {name: outputs[index] for name, index in names.items()}
-    decoded = [decode_rows(model, {i: y[n] for i, y in outputs.items()}) for n in range(len(x))]
-    if options.outputs == "decoded":
-        return {
-            "boxes": np.stack([_corners(model, c.boxes) for c in decoded]),
-            "scores": np.stack([c.probabilities for c in decoded]),
-        }
-    thresh = model.thresh if options.thresh is None else options.thresh
-    return {"detections": np.concatenate([_detection_rows(model, n, c, thresh) for n, c in enumerate(decoded)])}
-
-
-def decode_rows(model: Model, outputs: Mapping[int, Float32]) -> Candidates:
-    """Every row of every head, whatever its objectness, in the order of the ONNX file's rows."""
-    return model.candidates(outputs, -1.0)
-
-
-def _corners(model: Model, boxes: Float32) -> Float32:
-    """x, y, w, h relative to the network input -> x1, y1, x2, y2 in its pixels."""
-    scale = np.array([model.network.width, model.network.height] * 2, np.float32)
-    centre, half = boxes[:, :2], boxes[:, 2:] / 2
-    return np.asarray(np.concatenate([centre - half, centre + half], 1) * scale, np.float32)
-
-
-def _detection_rows(model: Model, batch: int, rows: Candidates, thresh: float) -> Float32:
-    """What NonMaxSuppression keeps: plain IoU within each class, whatever `nms_kind` says."""
-    probabilities = np.where(rows.probabilities > thresh, rows.probabilities, 0)
-    kept = suppress(replace(rows, probabilities=probabilities), Nms("sort", model.nms.thresh))
-    row, class_id = np.nonzero(kept.probabilities)
-    score = kept.probabilities[row, class_id]
-    order = np.lexsort((-score, class_id))
-    columns = [np.full(len(row), batch), class_id, score]
-    return np.concatenate([np.stack(columns, 1), _corners(model, rows.boxes[row])], 1)[order].astype(np.float32)
-
-
-def _relative(reference: NDArray[Any], output: NDArray[Any]) -> float:
-    """max|difference| / max|reference|; infinite where the shapes differ or a number is missing."""
-    if reference.shape != output.shape:
-        return float("inf")
-    if not reference.size:
-        return 0.0
-    finite = np.isfinite(reference) & np.isfinite(output)
-    if not (finite | (reference == output)).all():
-        return float("inf")
-    scale = float(np.abs(reference[finite]).max(initial=0)) or scale_of(reference)
-    return float(np.abs(reference - output, where=finite, out=np.zeros_like(reference)).max() / scale)
