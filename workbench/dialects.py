@@ -65,6 +65,7 @@ class Dialect:
     rnn_hidden: bool = True
     reads_nms_kind: bool = True
     gates_alexeyab: bool = True
+    reorg_extra: bool = False
     folds_xnor: bool = True
     reads_alpha_beta: bool = False
     about: str = ""
@@ -82,6 +83,7 @@ PJREDDIE = Dialect(
     rnn_hidden=False,
     reads_nms_kind=False,
     gates_alexeyab=False,
+    reorg_extra=True,
     folds_xnor=False,
     reads_alpha_beta=True,
     about="pjreddie/darknet on the CPU, as Debian packages it",
@@ -113,6 +115,7 @@ ALEXEYAB_SECTIONS = {
     "implicit",
     "contrastive",
     "reorg3d",
+    "route_lhalf",
     "conv_lstm",
     "empty",
     "history",
@@ -170,7 +173,9 @@ def infer_dialect(cfg: Cfg) -> tuple[Dialect, tuple[Note, ...]]:
 def _alexeyab_evidence(cfg: Cfg) -> Iterator[Note]:
     seen: set[str] = set()
     for section in (cfg.net, *cfg.sections):
-        words = [(f"[{section.kind}]", None)] if section.kind in ALEXEYAB_SECTIONS else []
+        words: list[tuple[str, str | None]] = []
+        if section.kind in ALEXEYAB_SECTIONS:
+            words.append((f"[{section.kind}]", None))
         words += [(f"{key}=", key) for key in section.options if key in ALEXEYAB_KEYS]
         activation = section.options.get("activation")
         if activation and activation.value.lower() in ALEXEYAB_ACTIVATIONS:

@@ -6,6 +6,7 @@ element lies.
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,10 +14,13 @@ from functools import cached_property
 import numpy as np
 
 from workbench.dialects import Dialect
-from workbench.errors import WeightsError
+from workbench.errors import CfgError, WeightsError
 from workbench.network import Network
 
 FLOAT = np.dtype("<f4")
+
+LARGEST_TENSOR = 2**31 - 1
+"""Darknet counts the numbers of a tensor in a C `int`."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,10 @@ class Header:
 
 @dataclass(frozen=True)
 class Span:
-    """The bytes [start, stop) of one tensor: layer index and kind, cfg line, Darknet's field name, shape."""
+    """The bytes [start, stop) of one tensor: layer index and kind, cfg line, Darknet's field name, shape.
+
+    transposed: the file holds the matrix (shape[0], the rest) column by column.
+    """
 
     layer: int
     kind: str
@@ -76,6 +83,27 @@ class Span:
     start: int
     stop: int
     shape: tuple[int, ...]
+    transposed: bool = False
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """Rows and columns of a transposed tensor as they lie in the file."""
+        return int(np.prod(self.shape[1:], dtype=np.int64)), self.shape[0]
+
+    def element(self, number: int) -> tuple[int, ...]:
+        """Index of the `number`-th float in the tensor."""
+        if self.transposed:
+            row, column = divmod(number, self.shape[0])
+            number = column * self.stored[0] + row
+        return tuple(int(i) for i in np.unravel_index(number, self.shape))
+
+    def number(self, element: tuple[int, ...]) -> int:
+        """Which float of the span an element is: `element` the other way round."""
+        number = int(np.ravel_multi_index(element, self.shape))
+        if self.transposed:
+            column, row = divmod(number, self.stored[0])
+            number = row * self.shape[0] + column
+        return number
 
     def __str__(self) -> str:
         shape = " x ".join(map(str, self.shape))
@@ -138,14 +166,12 @@ class Ledger:
             return Place(offset, None, "after the last tensor", byte=offset - self.bytes)
         span = self.spans[int(np.searchsorted(self._starts, offset, side="right")) - 1]
         number, byte = divmod(offset - span.start, FLOAT.itemsize)
-        element = tuple(int(i) for i in np.unravel_index(number, span.shape))
-        return Place(offset, span, span.field, element, byte)
+        return Place(offset, span, span.field, span.element(number), byte)
 
     def offset_of(self, layer: int, name: str, element: tuple[int, ...] = ()) -> int:
         """First byte of an element (of the tensor where none is given): `at` the other way round."""
         span = self.by_name[layer, name]
-        number = int(np.ravel_multi_index(element, span.shape)) if element else 0
-        return span.start + number * FLOAT.itemsize
+        return span.start + (span.number(element) if element else 0) * FLOAT.itemsize
 
 
 def _place_in_header(offset: int) -> Place:
@@ -153,12 +179,24 @@ def _place_in_header(offset: int) -> Place:
     return Place(offset, None, f"header / {name}", byte=offset - min(offset // 4, 3) * 4)
 
 
-def build_ledger(network: Network, dialect: Dialect, header_bytes: int = 20) -> Ledger:
-    """The ledger of `network` in the byte order of `dialect`."""
+def build_ledger(network: Network, dialect: Dialect, header_bytes: int = 20, transposed: bool = False) -> Ledger:
+    """The ledger of `network` in the byte order of `dialect`; transposed: what the file's header says of matrices.
+
+    Raises CfgError with the line of a layer whose tensor would be too large.
+    """
     spans, position = [], header_bytes
     for layer in network.layers:
         for spec in layer.tensors(dialect):
-            stop = position + spec.count * FLOAT.itemsize
-            spans.append(Span(layer.index, layer.kind, layer.line, spec.field, position, stop, spec.shape))
+            count = math.prod(spec.shape)
+            if count > LARGEST_TENSOR:
+                shape = " x ".join(map(str, spec.shape))
+                raise CfgError(
+                    f"{network.cfg.source}:{layer.line}",
+                    f"{spec.field} of layer {layer.index} [{layer.kind}] would have {shape} numbers",
+                    expected=f"at most {LARGEST_TENSOR}, as Darknet counts them",
+                )
+            stop = position + count * FLOAT.itemsize
+            turned = spec.transposed == "always" or (transposed and spec.transposed == "by header")
+            spans.append(Span(layer.index, layer.kind, layer.line, spec.field, position, stop, spec.shape, turned))
             position = stop
     return Ledger(header_bytes, tuple(spans))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from workbench.cfg import Cfg, Note, Section
+from workbench.dialects import Dialect, infer_dialect
 from workbench.errors import CfgError, OptionError
 from workbench.layers import Context, Layer, Net, layer_classes
 from workbench.layers.base import LARGEST_OUTPUT, TRAINING_KEYS
@@ -66,11 +67,9 @@ class Network:
 
     @property
     def stride(self) -> int:
-        """How many pixels of input the coarsest head's cell covers (layer's, where there is no head): sizes should be
-        multiples of it."""
+        """How many pixels of input the coarsest cell covers: sizes should be multiples of it."""
         fixed = self.fixed_layers
-        heads = self.heads or self.layers
-        return max([1, *(self.width // head.output_shape[2] for head in heads if head.index not in fixed)])
+        return max([1, *(self.width // layer.output_shape[2] for layer in self.layers if layer.index not in fixed)])
 
     @property
     def any_size(self) -> bool:
@@ -105,13 +104,15 @@ class Network:
         return use
 
 
-def build_network(cfg: Cfg, width: int | None = None, height: int | None = None) -> Network:
-    """Make every layer of `cfg`, at the size of the cfg or another.
+def build_network(
+    cfg: Cfg, width: int | None = None, height: int | None = None, dialect: Dialect | None = None
+) -> Network:
+    """Make every layer of `cfg`, at the size of the cfg or another, as `dialect` reads it (inferred where None).
 
     Raises CfgError with file and line, OptionError for a width or height that no network has.
     """
     notes = list(cfg.notes)
-    net = _read_net(cfg, width, height, notes)
+    net = replace(_read_net(cfg, width, height, notes), dialect=dialect or infer_dialect(cfg)[0])
     layers: list[Layer] = []
     for index, section in enumerate(cfg.sections):
         layers.append(_build_layer(index, section, net, layers, notes, cfg.sections[index + 1 :]))
@@ -156,6 +157,7 @@ def _read_net(cfg: Cfg, width: int | None, height: int | None, notes: list[Note]
     w, h = width or sizes["width"], height or sizes["height"]
     inputs = options.integer("inputs", w * h * c, least=0, most=LARGEST_OUTPUT)
     letter_box = bool(options.integer("letter_box", 0))
+    time_steps = options.integer("time_steps", 1, least=1)
     has_size = bool(w and h and c)
     if not has_size:
         if not inputs:
@@ -166,7 +168,7 @@ def _read_net(cfg: Cfg, width: int | None, height: int | None, notes: list[Note]
         w, h, c = 1, 1, inputs
     notes.extend((*options.notes, *options.unread()))
     folder = cfg.path.parent if cfg.path else None
-    return Net(w, h, c, inputs, letter_box, cfg.net.line, cfg.source, folder, has_size)
+    return Net(w, h, c, inputs, letter_box, cfg.net.line, cfg.source, folder, time_steps, has_size=has_size)
 
 
 def walk_sections(network: Network) -> Iterator[tuple[Layer, Section]]:

@@ -8,7 +8,18 @@ from functools import cache
 
 from workbench.layers.base import Context, Float32, Layer, Net, OnnxScope, Parameters, Shape, StateSpec, TensorSpec
 
-__all__ = ["Context", "Float32", "Layer", "Net", "OnnxScope", "Parameters", "Shape", "StateSpec", "TensorSpec", "layer_classes"]
+__all__ = [
+    "Context",
+    "Float32",
+    "Layer",
+    "Net",
+    "OnnxScope",
+    "Parameters",
+    "Shape",
+    "StateSpec",
+    "TensorSpec",
+    "layer_classes",
+]
 
 
 @cache

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from workbench.layers.base import Context, OnnxScope
 
@@ -121,7 +121,7 @@ def _stair(x: Tensor) -> Tensor:
     return (n % 2 == 0).to(x.dtype) * (x / 2).floor() + (n % 2 != 0).to(x.dtype) * ((x - n) + (x / 2).floor())
 
 
-def _op(name: str, **attributes: float) -> Callable[[OnnxScope, str], str]:
+def _op(name: str, **attributes: Any) -> Callable[[OnnxScope, str], str]:
     return lambda g, x: str(g.node(name, x, **attributes))
 
 
@@ -216,7 +216,10 @@ def read_activation(context: Context, default: str = "logistic") -> str:
     name = context.options.text("activation", default)
     if name not in ACTIVATIONS:
         raise context.error(
-            "activation", f"activation={name} is not known", expected=", ".join(sorted(ACTIVATIONS)), found=name,
+            "activation",
+            f"activation={name} is not known",
+            expected=", ".join(sorted(ACTIVATIONS)),
+            found=name,
             cause="Darknet 2018 would silently compute relu.",
         )
     return name

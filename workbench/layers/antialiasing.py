@@ -1,8 +1,8 @@
 """`antialiasing=` of `[convolutional]` and `[maxpool]`: stride 1 first, then a blur that does the striding.
 
-1 is a 3x3 binomial blur (1 2 1) / 4 in both directions with one pixel of zero padding, 2 a 2x2 mean without padding, each
-channel alone (AlexeyAB src/convolutional_layer.c and src/maxpool_layer.c, `l.input_layer`; its weights are constants and
-are not in the file). The layers after see the blurred, smaller map. pjreddie's Darknet ignores the key.
+1 is a 3x3 binomial blur (1 2 1) / 4 in both directions with one pixel of zero padding, 2 a 2x2 mean without padding,
+each channel alone (AlexeyAB src/convolutional_layer.c and src/maxpool_layer.c, `l.input_layer`; its weights are
+constants and are not in the file). The layers after see the blurred, smaller map. pjreddie's Darknet ignores the key.
 """
 
 from __future__ import annotations
@@ -60,5 +60,13 @@ class Blur:
         size, padding = len(BLURS[self.kind][0]), BLURS[self.kind][1]
         weights = g.constant("blur", np.tile(self.weights, (channels, 1, 1, 1)))
         return str(
-            g.node("Conv", y, weights, kernel_shape=[size, size], strides=list(self.stride), pads=[padding] * 4, group=channels)
+            g.node(
+                "Conv",
+                y,
+                weights,
+                kernel_shape=[size, size],
+                strides=list(self.stride),
+                pads=[padding] * 4,
+                group=channels,
+            )
         )

@@ -7,7 +7,8 @@ workbench is adding one file beside this one with a subclass of `Layer`; nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
@@ -32,7 +33,9 @@ Float32 = NDArray[np.float32]
 LARGEST_OUTPUT = 2**31 - 1
 """Darknet counts the outputs of a layer in a C `int`."""
 
-TRAINING_KEYS = frozenset({"stopbackward", "dontload", "dontloadscales", "burnin_update", "train_only_bn", "onlyforward"})
+TRAINING_KEYS = frozenset(
+    {"stopbackward", "dontload", "dontloadscales", "burnin_update", "train_only_bn", "onlyforward"}
+)
 """Keys that any section may carry and that never change an output."""
 
 
@@ -40,8 +43,8 @@ TRAINING_KEYS = frozenset({"stopbackward", "dontload", "dontloadscales", "burnin
 class TensorSpec:
     """One tensor of a layer in the weights file: its Darknet name and shape; always float32, little endian.
 
-    transposed: whether the file holds the matrix (shape[0], the rest) with rows and columns exchanged; "by header" where
-    the file's version decides ([connected] matrices).
+    transposed: whether the file holds the matrix (shape[0], the rest) with rows and columns exchanged; "by header"
+    where the file's version decides ([connected] matrices).
     """
 
     field: str
@@ -51,7 +54,7 @@ class TensorSpec:
     @property
     def count(self) -> int:
         """Number of floats."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,8 @@ class OnnxScope(Protocol):
         """Add a small constant and return its name."""
         ...
 
-    def weight(self, name: str, shape: Sequence[int], make: Callable[[], Float32]) -> str:
-        """Add a weight tensor whose values are computed only when the file is written."""
+    def weight(self, name: str, shape: Sequence[int], make: Callable[[], Float32 | Iterable[Float32]]) -> str:
+        """Add a weight tensor whose values are computed only when the file is written, at once or in blocks."""
         ...
 
     def read_state(self, spec: StateSpec) -> str:
@@ -118,6 +121,8 @@ class Net:
     source: str
     folder: Path | None = None
     time_steps: int = 1
+    dialect: Dialect | None = None
+    """The fork whose reading of the cfg shapes the network; only `[reorg] extra=` needs to know."""
     has_size: bool = True
     """False where the network takes `inputs=` plain numbers: then they are the channels of one pixel."""
 
@@ -151,16 +156,22 @@ class Context:
         """The layers that `key=` names, as absolute indices; negative numbers count back from here."""
         values = self.options.integers(key)
         if not values:
-            raise CfgError(self.section.where(key), f"[{self.section.kind}] needs {key}=", expected="layer numbers such as -1, 8")
+            raise CfgError(
+                self.section.where(key), f"[{self.section.kind}] needs {key}=", expected="layer numbers such as -1, 8"
+            )
         return tuple(self._resolve(key, value) for value in values)
 
     def _resolve(self, key: str, value: int) -> int:
         index = value if value >= 0 else self.index + value
         if not 0 <= index < self.index:
             raise CfgError(
-                self.section.where(key), f"{key}= names layer {value}, which is not before this one",
-                expected=f"-{self.index} to -1, or 0 to {self.index - 1}" if self.index else "nothing: this is the first layer",
-                found=f"layer {index}", cause="Counting starts at 0 after [net]; a section was added or removed?",
+                self.section.where(key),
+                f"{key}= names layer {value}, which is not before this one",
+                expected=f"-{self.index} to -1, or 0 to {self.index - 1}"
+                if self.index
+                else "nothing: this is the first layer",
+                found=f"layer {index}",
+                cause="Counting starts at 0 after [net]; a section was added or removed?",
             )
         return index
 
@@ -176,8 +187,11 @@ class Context:
             if path.is_file():
                 return path
         raise self.error(
-            key, f"{key}={value} is not there", expected=f"{value.name} beside the cfg, or {value} in a folder above it",
-            found=f"nothing in {', '.join(map(str, folders[:2]))}" + (" or above" if above else ""), next_step="Copy the file beside the cfg.",
+            key,
+            f"{key}={value} is not there",
+            expected=f"{value.name} beside the cfg, or {value} in a folder above it",
+            found=f"nothing in {', '.join(map(str, folders[:2]))}" + (" or above" if above else ""),
+            next_step="Copy the file beside the cfg.",
         )
 
     def is_named_later(self, keys: Mapping[str, str]) -> bool:
@@ -196,8 +210,13 @@ class Context:
     def size(self, key: str | None, out: int, what: str) -> int:
         """`out` where it is a possible size, else a CfgError."""
         if out < 1:
-            raise self.error(key, f"layer {self.index} [{self.section.kind}] has no {what} left", expected="at least 1", found=out,
-                             cause="The kernel or stride is larger than what comes in.")
+            raise self.error(
+                key,
+                f"layer {self.index} [{self.section.kind}] has no {what} left",
+                expected="at least 1",
+                found=out,
+                cause="The kernel or stride is larger than what comes in.",
+            )
         return out
 
 
@@ -235,7 +254,10 @@ class Layer:
         """The arguments that all layers share; by default the input is the layer before."""
         inputs = (context.before,) if inputs is None else inputs
         return {
-            "index": context.index, "kind": cls.kinds[0], "line": context.section.line, "inputs": inputs,
+            "index": context.index,
+            "kind": cls.kinds[0],
+            "line": context.section.line,
+            "inputs": inputs,
             "input_shapes": tuple(context.shape_of(i) for i in inputs),
         }
 

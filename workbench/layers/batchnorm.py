@@ -1,19 +1,21 @@
-"""`[batchnorm]`: batch normalisation as a layer of its own, and the arithmetic that every layer with `batch_normalize=1` shares.
+"""`[batchnorm]`: batch normalisation as a layer of its own, and the arithmetic that every layer with
+`batch_normalize=1` shares.
 
     y = (x - rolling_mean) / denominator(rolling_variance) * scales + biases
 
-Tensors in file order: biases (c) in AlexeyAB's fork only (pjreddie's loader leaves them out and they stay 0), then scales
-(c), rolling_mean (c), rolling_variance (c) (pjreddie and AlexeyAB src/parser.c `load_batchnorm_weights`,
-src/batchnorm_layer.c `forward_batchnorm_layer`). The denominator is the dialect's: sqrt(v) + 1e-6 in pjreddie's CPU code,
-sqrt(v + 1e-5) in AlexeyAB's (src/blas.c `normalize_cpu`).
+Tensors in file order: biases (c) in AlexeyAB's fork only (pjreddie's loader leaves them out and they stay 0), then
+scales (c), rolling_mean (c), rolling_variance (c) (pjreddie and AlexeyAB src/parser.c `load_batchnorm_weights`,
+src/batchnorm_layer.c `forward_batchnorm_layer`). The denominator is the dialect's: sqrt(v) + 1e-6 in pjreddie's CPU
+code, sqrt(v + 1e-5) in AlexeyAB's (src/blas.c `normalize_cpu`).
 
 PyTorch: `BatchNorm2d`. ONNX: `BatchNormalization`, or one `Mul` and one `Add` where folded.
-Goes wrong naively: PyTorch's order weight, bias, mean, variance; the epsilon on the wrong side of the root; Keras' 1e-3.
+Goes wrong naively: PyTorch's order weight, bias, mean, variance; the epsilon on the wrong side of the root; Keras'
+1e-3.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from workbench.dialects import Dialect, Epsilon
 
 NORM_FIELDS = ("scales", "rolling_mean", "rolling_variance")
+
+BLOCK_BYTES = 1 << 18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +102,10 @@ def multiplier(g: OnnxScope, prefix: str = "") -> NDArray[np.float64]:
     bad = np.flatnonzero(~(denominator > 0))
     if bad.size:
         raise WeightsError(
-            prefix + "rolling_variance", f"{bad.size} channels have no root in the dialect {g.dialect}, {g.dialect.epsilon}",
-            expected="variances of 0 or more", found=f"{variance[bad[0]]:g} in channel {bad[0]}",
+            prefix + "rolling_variance",
+            f"{bad.size} channels have no root in the dialect {g.dialect}, {g.dialect.epsilon}",
+            expected="variances of 0 or more",
+            found=f"{variance[bad[0]]:g} in channel {bad[0]}",
             cause="A damaged file, tensors read in the wrong order, or the dialect of another fork.",
         )
     return np.asarray(g.tensor(prefix + "scales").astype(np.float64) / denominator)
@@ -107,9 +113,26 @@ def multiplier(g: OnnxScope, prefix: str = "") -> NDArray[np.float64]:
 
 def fold_weights(g: OnnxScope, prefix: str = "") -> Float32:
     """weights * scales / denominator, computed in float64 and rounded once."""
+    return np.concatenate(list(fold_blocks(g, prefix))).reshape(g.tensor(prefix + "weights").shape)
+
+
+def fold_blocks(g: OnnxScope, prefix: str = "") -> Iterator[Float32]:
+    """The same, some filters at a time: what is in float64 stays in the processor's cache."""
     weights = g.tensor(prefix + "weights")
-    factor = multiplier(g, prefix).reshape(-1, *[1] * (weights.ndim - 1))
-    return np.asarray((weights * factor).astype(np.float32))
+    return multiply_rows(weights.reshape(len(weights), -1), multiplier(g, prefix)[:, None])
+
+
+def multiply_rows(values: Float32, factors: NDArray[np.float64]) -> Iterator[Float32]:
+    """values (n, m) * factors (n, 1) as blocks of rows, each product rounded once to float32."""
+    n, m = values.shape
+    rows = min(n, max(1, BLOCK_BYTES // (m * values.itemsize)))
+    exact = np.empty((rows, m))
+    for start in range(0, n, rows):
+        block = values[start : start + rows]
+        products = exact[: len(block)]
+        np.copyto(products, block)
+        products *= factors[start : start + rows]
+        yield products.astype(np.float32)
 
 
 def fold_biases(g: OnnxScope, prefix: str = "") -> Float32:
@@ -121,8 +144,12 @@ def _shift(g: OnnxScope, prefix: str, biases: Float32) -> Float32:
     return np.asarray((biases - g.tensor(prefix + "rolling_mean") * multiplier(g, prefix)).astype(np.float32))
 
 
-def write_batch_normalization(g: OnnxScope, y: str, n: int, prefix: str = "", biases: Callable[[], Float32] | None = None) -> str:
-    """Batch normalisation as its own node. ONNX adds epsilon inside the root, so an outer one is squared into the variance."""
+def write_batch_normalization(
+    g: OnnxScope, y: str, n: int, prefix: str = "", biases: Callable[[], Float32] | None = None
+) -> str:
+    """Batch normalisation as its own node. ONNX adds epsilon inside the root, so an outer one is squared into the
+    variance.
+    """
 
     def tensor(name: str) -> str:
         return g.weight(prefix + name, (n,), lambda: g.tensor(prefix + name))
@@ -130,7 +157,9 @@ def write_batch_normalization(g: OnnxScope, y: str, n: int, prefix: str = "", bi
     shift = g.weight(prefix + "biases", (n,), biases) if biases else tensor("biases")
     variance = g.weight(prefix + "rolling_variance", (n,), lambda: variance_for(g, g.dialect.epsilon, prefix))
     epsilon = g.dialect.epsilon.value if g.dialect.epsilon.inside else 0.0
-    return str(g.node("BatchNormalization", y, tensor("scales"), shift, tensor("rolling_mean"), variance, epsilon=epsilon))
+    return str(
+        g.node("BatchNormalization", y, tensor("scales"), shift, tensor("rolling_mean"), variance, epsilon=epsilon)
+    )
 
 
 def variance_for(g: OnnxScope, epsilon: Epsilon, prefix: str = "") -> Float32:

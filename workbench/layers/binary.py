@@ -1,16 +1,17 @@
 """`binary=1` and `xnor=1` of `[convolutional]`: computing with signs.
 
-The weights of a filter become +m where positive and -m elsewhere, m being the mean of their absolute values. With `xnor`
-the input becomes its sign too, 0 counting as -1 (pjreddie src/convolutional_layer.c `binarize_weights`, `binarize_cpu`).
-The forks differ in what they take the signs of:
+The weights of a filter become +m where positive and -m elsewhere, m being the mean of their absolute values. With
+`xnor` the input becomes its sign too, 0 counting as -1 (pjreddie src/convolutional_layer.c `binarize_weights`,
+`binarize_cpu`). The forks differ in what they take the signs of:
 
     pjreddie: of the weights in the file; then batch normalisation; the padding stays 0
     AlexeyAB, as its test command runs: of the weights with batch normalisation folded in (src/network.c
     `fuse_conv_batchnorm`, `calculate_binary_weights`); the padding, having no sign bit, counts as -1
 
 PyTorch and ONNX: an ordinary convolution with weights of two values, on an input of two values.
-Goes wrong naively: sign(0) = 0; the mean over all filters; zero padding in AlexeyAB's dialect. Where an input lies within
-rounding of 0, another engine's rounding flips the whole value: such nets agree layer by layer only near their beginning.
+Goes wrong naively: sign(0) = 0; the mean over all filters; zero padding in AlexeyAB's dialect. Where an input lies
+within rounding of 0, another engine's rounding flips the whole value: such nets agree layer by layer only near their
+beginning.
 """
 
 from __future__ import annotations
@@ -77,7 +78,9 @@ class Signs:
         return str(g.node("Pad", y, pads, g.constant("minus", -1.0)))
 
     def weights(self, g: OnnxScope, prefix: str, batch_normalize: bool) -> Callable[[], Float32]:
-        """Makes the weights of two values, with batch normalisation folded in where the dialect or the graph wants it."""
+        """Makes the weights of two values, with batch normalisation folded in where the dialect or the graph wants
+        it.
+        """
         before = batch_normalize and self.folds(g.dialect)
 
         def make() -> Float32:

@@ -1,14 +1,15 @@
-"""`[connected]`: every output is a weighted sum of every input, then batch normalisation where asked for, then the activation.
+"""`[connected]`: every output is a weighted sum of every input, then batch normalisation where asked for, then the
+activation.
 
 The input (c, h, w) is taken as one row of c*h*w numbers in Darknet's memory order; the output is (output, 1, 1).
 Tensors in file order: biases (output), weights (output, inputs), and with `batch_normalize=1` scales, rolling_mean and
 rolling_variance *after* the weights, the other way round than in `[convolutional]` (pjreddie src/parser.c
-`load_connected_weights`, src/connected_layer.c `forward_connected_layer`). Files of version 1000 and more hold the matrix
-transposed.
+`load_connected_weights`, src/connected_layer.c `forward_connected_layer`). Files of version 1000 and more hold the
+matrix transposed.
 
 PyTorch: `Linear`. ONNX: `Flatten`, `Gemm` (transB=1).
-Goes wrong naively: tensors read in the order of `[convolutional]`; the picture flattened as (h, w, c); a file of the old
-version read untransposed; the network run at another size, which is another matrix.
+Goes wrong naively: tensors read in the order of `[convolutional]`; the picture flattened as (h, w, c); a file of the
+old version read untransposed; the network run at another size, which is another matrix.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from workbench.layers.activations import ACTIVATIONS, read_activation
 from workbench.layers.base import Context, Layer, OnnxScope, Parameters, TensorSpec
-from workbench.layers.batchnorm import fold_biases, fold_weights, norm_tensors, normalise, write_batch_normalization
+from workbench.layers.batchnorm import fold_biases, fold_blocks, norm_tensors, normalise, write_batch_normalization
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Dense:
-    """A matrix with biases and perhaps batch normalisation: what `[connected]`, `[rnn]`, `[gru]` and `[lstm]` are made of.
+    """A matrix with biases and perhaps batch normalisation: what `[connected]`, `[rnn]`, `[gru]` and `[lstm]` are made
+    of.
 
     Rows in, rows out: (n, inputs) -> (n, outputs). `prefix` starts the names of its tensors (`input.z.weights`).
     """
@@ -56,7 +58,10 @@ class Dense:
         """The same as nodes."""
         pre, shape = self.prefix, (self.outputs, self.inputs)
         folded = self.batch_normalize and g.fold
-        inputs = [x, g.weight(pre + "weights", shape, lambda: fold_weights(g, pre) if folded else g.tensor(pre + "weights"))]
+        inputs = [
+            x,
+            g.weight(pre + "weights", shape, lambda: fold_blocks(g, pre) if folded else g.tensor(pre + "weights")),
+        ]
         if folded or not self.batch_normalize:
             make = (lambda: fold_biases(g, pre)) if folded else (lambda: g.tensor(pre + "biases"))
             inputs.append(g.weight(pre + "biases", (self.outputs,), make))

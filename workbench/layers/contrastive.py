@@ -1,8 +1,8 @@
 """`[contrastive]`: a loss on embeddings while training; at inference it computes nothing. No tensors.
 
-AlexeyAB src/representation_layer.c `forward_contrastive_layer` does nothing without a truth and leaves its output zero; its
-size is that of its input. Here it passes its input on, which is what a tracker reads (`embedding_layer=` of `[yolo]`).
-pjreddie's Darknet does not know the section. PyTorch and ONNX: nothing.
+AlexeyAB src/representation_layer.c `forward_contrastive_layer` does nothing without a truth and leaves its output
+zero; its size is that of its input. Here it passes its input on, which is what a tracker reads (`embedding_layer=` of
+`[yolo]`). pjreddie's Darknet does not know the section. PyTorch and ONNX: nothing.
 """
 
 from __future__ import annotations

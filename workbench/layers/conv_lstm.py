@@ -1,16 +1,17 @@
 """`[conv_lstm]`: long short-term memory with convolutions instead of matrices (AlexeyAB only).
 
     f, i = logistic(w?(h) + u?(x) [+ v?(c)]),  g = tanh(wg(h) + ug(x)),  c' = f * c + i * g
-    o = logistic(wo(h) + uo(x) [+ vo(c')]),  output = h' = o * tanh(c');  what is remembered of c' is cut to +-state_constrain
+    o = logistic(wo(h) + uo(x) [+ vo(c')]),  output = h' = o * tanh(c');  what is remembered of c' is cut to
+    +-state_constrain
 
-Convolutions in file order: with `peephole=1` vf, vi, vo; then wf, wi, wg, wo (from the state), then uf, ui, ug, uo (from the
-input), each stored as `[convolutional]` is and with `activation=`, linear by default, after it (AlexeyAB
+Convolutions in file order: with `peephole=1` vf, vi, vo; then wf, wi, wg, wo (from the state), then uf, ui, ug, uo
+(from the input), each stored as `[convolutional]` is and with `activation=`, linear by default, after it (AlexeyAB
 src/conv_lstm_layer.c `forward_conv_lstm_layer`, src/parser.c `load_weights_upto`). `state_constrain=` is 32 times
 `time_steps=` of [net] by default.
 
-Not converted: `bottleneck=1`, `shortcut=1` and another `lstm_activation=` than tanh, which AlexeyAB's CPU code does not compute
-as its GPU code does. PyTorch: `Conv2d` and arithmetic; ONNX: `Conv`.
-Goes wrong naively: the order of the gates; the peephole of o fed with the old cells; the state forgotten between pictures.
+Not converted: `bottleneck=1`, `shortcut=1` and another `lstm_activation=` than tanh, which AlexeyAB's CPU code does
+not compute as its GPU code does. PyTorch: `Conv2d` and arithmetic; ONNX: `Conv`. Goes wrong naively: the order of the
+gates; the peephole of o fed with the old cells; the state forgotten between pictures.
 """
 
 from __future__ import annotations
@@ -47,14 +48,24 @@ class ConvLstm(Recurrent):
         channels, h, w = context.shape_of(context.before)
         for key in ("bottleneck", "shortcut"):
             if o.integer(key, 0):
-                raise context.error(key, f"{key}= in [conv_lstm] is not supported", cause="AlexeyAB computes it on the GPU only.")
+                raise context.error(
+                    key, f"{key}= in [conv_lstm] is not supported", cause="AlexeyAB computes it on the GPU only."
+                )
         if o.text("lstm_activation", "tanh") != "tanh":
-            raise context.error("lstm_activation", "only tanh is supported in [conv_lstm]", cause="AlexeyAB's CPU code ignores the key.")
+            raise context.error(
+                "lstm_activation", "only tanh is supported in [conv_lstm]", cause="AlexeyAB's CPU code ignores the key."
+            )
         output, one = o.integer("output", 1, least=1, most=1 << 20), read_same_size(context)
-        sides = ([("v", "fio", output)] if o.integer("peephole", 0) else []) + [("w", "figo", output), ("u", "figo", channels)]
+        sides = ([("v", "fio", output)] if o.integer("peephole", 0) else []) + [
+            ("w", "figo", output),
+            ("u", "figo", channels),
+        ]
         parts = tuple(one(f"{side}{gate}.", count, output) for side, gates, count in sides for gate in gates)
         return cls(
-            **cls.common(context), output_shape=(output, h, w), parts=parts, activation=read_activation(context, "linear"),
+            **cls.common(context),
+            output_shape=(output, h, w),
+            parts=parts,
+            activation=read_activation(context, "linear"),
             state_constrain=float(o.integer("state_constrain", 32 * context.net.time_steps, least=0)),
         )
 
@@ -95,7 +106,11 @@ class ConvLstm(Recurrent):
             return str(g.node("Sum", *terms))
 
         old = states[1]
-        forget, enter, new = g.node("Sigmoid", add("f", old)), g.node("Sigmoid", add("i", old)), g.node("Tanh", add("g", old))
+        forget, enter, new = (
+            g.node("Sigmoid", add("f", old)),
+            g.node("Sigmoid", add("i", old)),
+            g.node("Tanh", add("g", old)),
+        )
         cell = g.node("Add", g.node("Mul", forget, old), g.node("Mul", enter, new))
         y = g.node("Mul", g.node("Sigmoid", add("o", cell)), g.node("Tanh", cell))
         if not self.state_constrain:

@@ -9,9 +9,10 @@ weights (n, c/groups, size, size). The biases are batch normalisation's beta whe
 The denominator is the dialect's (`batchnorm.py`). Folding, exact in real numbers: weights' = weights * scales /
 denominator, biases' = biases - rolling_mean * scales / denominator.
 
-AlexeyAB only: `groups`, `stride_x`, `stride_y`; `dilation=d` spreads the kernel and multiplies the padding by d, so the size
-stays; `share_index=i` stores nothing and computes with the tensors of layer i; `antialiasing` (`antialiasing.py`).
-Both: `binary=1` and `xnor=1` compute with signs (`binary.py`); `flipped=1` stores the weights transposed.
+AlexeyAB only: `groups`, `stride_x`, `stride_y`; `dilation=d` spreads the kernel and multiplies the padding by d, so
+the size stays; `share_index=i` stores nothing and computes with the tensors of layer i; `antialiasing`
+(`antialiasing.py`). Both: `binary=1` and `xnor=1` compute with signs (`binary.py`); `flipped=1` stores the weights
+transposed.
 
 PyTorch: `Conv2d` + `BatchNorm2d` + activation. ONNX: `Conv` (+ `BatchNormalization` where not folded) + activation.
 Goes wrong naively: weights read before the batch normalisation tensors; PyTorch's order weight, bias, mean, variance;
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, ClassVar
 from workbench.layers.activations import ACTIVATIONS, read_activation
 from workbench.layers.antialiasing import Blur
 from workbench.layers.base import Context, Layer, OnnxScope, Parameters, Shape, TensorSpec
-from workbench.layers.batchnorm import fold_biases, fold_weights, norm_tensors, normalise, write_batch_normalization
+from workbench.layers.batchnorm import fold_biases, fold_blocks, norm_tensors, normalise, write_batch_normalization
 from workbench.layers.binary import NO_SIGNS, Signs
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ UNSUPPORTED = ("deform", "sway", "rotate", "stretch", "stretch_sway", "coordconv
 
 @dataclass(frozen=True)
 class Filters:
-    """Filters with biases and perhaps batch normalisation: what `[convolutional]`, `[crnn]` and `[conv_lstm]` are made of.
+    """Filters with biases and perhaps batch normalisation: what `[convolutional]`, `[crnn]` and `[conv_lstm]` are made
+    of.
 
     (n, channels, h, w) -> (n, filters, h', w'). `padding` is in pixels, before the dilation multiplies it; `stride` is
     (vertical, horizontal); `prefix` starts the names of the tensors (`input.weights`).
@@ -65,7 +67,11 @@ class Filters:
     def output(self, context: Context, h: int, w: int) -> Shape:
         """(filters, height, width); raises CfgError where nothing is left. Darknet leaves the dilation out of this."""
         out_h = context.size("size", (h + 2 * self.padding - self.size) // self.stride[0] + 1, "height")
-        return (self.filters, out_h, context.size("size", (w + 2 * self.padding - self.size) // self.stride[1] + 1, "width"))
+        return (
+            self.filters,
+            out_h,
+            context.size("size", (w + 2 * self.padding - self.size) // self.stride[1] + 1, "width"),
+        )
 
     def tensors(self) -> tuple[TensorSpec, ...]:
         """In file order."""
@@ -81,7 +87,9 @@ class Filters:
         weights, biases = p[pre + "weights"], p[pre + "biases"]
         normalised_after = self.batch_normalize
         if self.signs and not p.training:
-            x, weights, biases, normalised_after = self.signs.torch(p, pre, x, self.padding * self.dilation, self.batch_normalize)
+            x, weights, biases, normalised_after = self.signs.torch(
+                p, pre, x, self.padding * self.dilation, self.batch_normalize
+            )
         padding = 0 if self.signs.pads(p.dialect) and not p.training else self.padding * self.dilation
         y = conv2d(x, weights, None if normalised_after else biases, self.stride, padding, self.dilation, self.groups)
         return normalise(p, y, pre) if normalised_after else y
@@ -90,7 +98,7 @@ class Filters:
         """The same as nodes."""
         pre, n = self.prefix, (self.filters,)
         folded = self.batch_normalize and (g.fold or self.signs.folds(g.dialect))
-        make = (lambda: fold_weights(g, pre)) if folded and not self.signs else (lambda: g.tensor(pre + "weights"))
+        make = (lambda: fold_blocks(g, pre)) if folded and not self.signs else (lambda: g.tensor(pre + "weights"))
         if self.signs:
             make = self.signs.weights(g, pre, self.batch_normalize)
         padding = self.padding * self.dilation
@@ -98,12 +106,21 @@ class Filters:
             x = self.signs.onnx(g, x, padding)
         inputs = [x, g.weight(pre + "weights", self.shape, make)]
         if folded or not self.batch_normalize:
-            inputs.append(g.weight(pre + "biases", n, lambda: fold_biases(g, pre) if folded else g.tensor(pre + "biases")))
+            inputs.append(
+                g.weight(pre + "biases", n, lambda: fold_biases(g, pre) if folded else g.tensor(pre + "biases"))
+            )
         pads = [0 if self.signs.pads(g.dialect) else padding] * 4
-        y = str(g.node(
-            "Conv", *inputs, kernel_shape=[self.size] * 2, strides=list(self.stride), group=self.groups, pads=pads,
-            dilations=[self.dilation] * 2,
-        ))
+        y = str(
+            g.node(
+                "Conv",
+                *inputs,
+                kernel_shape=[self.size] * 2,
+                strides=list(self.stride),
+                group=self.groups,
+                pads=pads,
+                dilations=[self.dilation] * 2,
+            )
+        )
         return write_batch_normalization(g, y, self.filters, pre) if self.batch_normalize and not folded else y
 
 
@@ -135,8 +152,13 @@ class Convolutional(Layer):
         if blur:
             shape = (shape[0], *blur.output(context, *shape[1:]))
         return cls(
-            **cls.common(context), output_shape=shape, convolution=convolution, activation=read_activation(context), blur=blur,
-            share_index=_read_share_index(context, convolution), bin_output=_read_bin_output(context),
+            **cls.common(context),
+            output_shape=shape,
+            convolution=convolution,
+            activation=read_activation(context),
+            blur=blur,
+            share_index=_read_share_index(context, convolution),
+            bin_output=_read_bin_output(context),
         )
 
     @property
@@ -186,10 +208,24 @@ def read_filters(context: Context) -> Filters:
     signs = Signs(bool(o.integer("binary", 0)), bool(o.integer("xnor", 0)))
     groups = 1 if signs.xnor else groups  # Darknet turns groups off for XNOR nets
     if channels % groups or filters % groups:
-        raise context.error("groups", f"groups={groups} divides neither", expected=f"a divisor of {channels} inputs and {filters} filters", found=groups)
+        raise context.error(
+            "groups",
+            f"groups={groups} divides neither",
+            expected=f"a divisor of {channels} inputs and {filters} filters",
+            found=groups,
+        )
     return Filters(
-        "", channels, filters, size, strides, padding, o.integer("dilation", 1, least=1, most=1024) if size > 1 else 1, groups,
-        bool(o.integer("batch_normalize", 0)), bool(o.integer("flipped", 0)), signs,
+        "",
+        channels,
+        filters,
+        size,
+        strides,
+        padding,
+        o.integer("dilation", 1, least=1, most=1024) if size > 1 else 1,
+        groups,
+        bool(o.integer("batch_normalize", 0)),
+        bool(o.integer("flipped", 0)),
+        signs,
     )
 
 
@@ -199,11 +235,19 @@ def _read_share_index(context: Context, convolution: Filters) -> int | None:
     index = context.references("share_index")[0]
     other = context.previous[index]
     if not isinstance(other, Convolutional):
-        raise context.error("share_index", f"layer {index} is [{other.kind}]", expected="a [convolutional] layer", found=f"line {other.line}")
+        raise context.error(
+            "share_index",
+            f"layer {index} is [{other.kind}]",
+            expected="a [convolutional] layer",
+            found=f"line {other.line}",
+        )
     theirs, ours = (f"{f.filters} filters {f.shape[1]}x{f.size}x{f.size}" for f in (other.convolution, convolution))
     if theirs != ours or other.batch_normalize != convolution.batch_normalize:
         raise context.error(
-            "share_index", f"layer {index} (line {other.line}) has other weights", expected=ours, found=theirs,
+            "share_index",
+            f"layer {index} (line {other.line}) has other weights",
+            expected=ours,
+            found=theirs,
             cause="AlexeyAB's Darknet stops here too; share_index= counts from a cfg with other layers?",
         )
     return other.owner

@@ -1,7 +1,7 @@
 """`[cost]`: compares the output with the truth while training; at inference it computes nothing. No tensors.
 
-Darknet leaves the layer's own output unwritten then (pjreddie src/cost_layer.c `forward_cost_layer` returns where there is
-no truth). Here it passes its input on and never counts as the result of a network: that is the layer before.
+Darknet leaves the layer's own output unwritten then (pjreddie src/cost_layer.c `forward_cost_layer` returns where
+there is no truth). Here it passes its input on and never counts as the result of a network: that is the layer before.
 PyTorch and ONNX: nothing. Goes wrong naively: taking the last layer's buffer, which is zeros, for the answer.
 """
 

@@ -1,9 +1,10 @@
 """`[crnn]`: `[rnn]` with convolutions instead of matrices.
 
-state = f(input(x)) + f(self(state)), output = f(output(state)); three convolutions in file order: input (c -> hidden), self
-(hidden -> hidden), output (hidden -> output), each stored as `[convolutional]` is (pjreddie and AlexeyAB src/crnn_layer.c
-`forward_crnn_layer`). With `shortcut=1` the old state is added to the new one. AlexeyAB reads `size=`, `pad=`, `stride=`,
-`dilation=`; pjreddie's are always 3x3 with one pixel of padding, which also holds here where a cfg says neither.
+state = f(input(x)) + f(self(state)), output = f(output(state)); three convolutions in file order: input (c -> hidden),
+self (hidden -> hidden), output (hidden -> output), each stored as `[convolutional]` is (pjreddie and AlexeyAB
+src/crnn_layer.c `forward_crnn_layer`). With `shortcut=1` the old state is added to the new one. AlexeyAB reads
+`size=`, `pad=`, `stride=`, `dilation=`; pjreddie's are always 3x3 with one pixel of padding, which also holds here
+where a cfg says neither.
 
 PyTorch: three `Conv2d`; ONNX: three `Conv`.
 Goes wrong naively: the state forgotten between pictures, which is what such a net was trained for.
@@ -45,7 +46,10 @@ class Crnn(Recurrent):
         names = ("input.", "self.", "output.")
         first, again, last = (one(name, sizes[i], sizes[i + 1]) for i, name in enumerate(names))
         return cls(
-            **cls.common(context), output_shape=(output, h, w), parts=(first, again, last), activation=read_activation(context),
+            **cls.common(context),
+            output_shape=(output, h, w),
+            parts=(first, again, last),
+            activation=read_activation(context),
             shortcut=bool(o.integer("shortcut", 0)),
         )
 
@@ -89,7 +93,9 @@ class SameSize:
 
 
 def read_same_size(context: Context) -> SameSize:
-    """size, pad, padding, stride, dilation and groups of a recurrent convolution; raises CfgError where it would shrink."""
+    """size, pad, padding, stride, dilation and groups of a recurrent convolution; raises CfgError where it would
+    shrink.
+    """
     o = context.options
     size, stride = o.integer("size", 3, least=1, most=1024), o.integer("stride", 1, least=1, most=1024)
     says_nothing = not any(key in o for key in ("size", "pad", "padding"))
@@ -99,7 +105,9 @@ def read_same_size(context: Context) -> SameSize:
         raise context.error("xnor", f"xnor= in [{context.section.kind}] is not supported")
     if stride != 1 or 2 * padding + 1 != size:
         raise context.error(
-            "size", f"[{context.section.kind}] has to keep the size, because its state comes in again", expected="stride=1, an odd size=, pad=1",
+            "size",
+            f"[{context.section.kind}] has to keep the size, because its state comes in again",
+            expected="stride=1, an odd size=, pad=1",
             found=f"size {size}, stride {stride}, padding {padding}",
         )
     dilation = o.integer("dilation", 1, least=1, most=1024) if size > 1 else 1

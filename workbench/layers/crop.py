@@ -5,8 +5,8 @@ crop_height) / 2 and the columns from (w - crop_width) / 2, in whole numbers, an
 (pjreddie src/crop_layer.c `forward_crop_layer`).
 
 PyTorch: a slice, `* 2 - 1`. ONNX: `Slice`, `Mul`, `Sub`.
-Goes wrong naively: the mapping to -1..1 forgotten, because the section looks like augmentation only; a resize instead of a
-cut. Boxes of a head after a crop count within the cut-out.
+Goes wrong naively: the mapping to -1..1 forgotten, because the section looks like augmentation only; a resize instead
+of a cut. Boxes of a head after a crop count within the cut-out.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class Crop(Layer):
         height, width = o.integer("crop_height", 1, least=1), o.integer("crop_width", 1, least=1)
         if height > h or width > w:
             key = "crop_height" if height > h else "crop_width"
-            raise context.error(key, "the cut-out is larger than what comes in", expected=f"at most {w}x{h}", found=f"{width}x{height}")
+            raise context.error(
+                key, "the cut-out is larger than what comes in", expected=f"at most {w}x{h}", found=f"{width}x{height}"
+            )
         return cls(**cls.common(context), output_shape=(c, height, width), adjust=not o.integer("noadjust", 0))
 
     @property

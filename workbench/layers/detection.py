@@ -1,11 +1,12 @@
-"""`[detection]`: YOLOv1's head. A copy of its input; softmax over the classes of each cell only with `softmax=1`. No tensors.
+"""`[detection]`: YOLOv1's head. A copy of its input; softmax over the classes of each cell only with `softmax=1`. No
+tensors.
 
 The side x side cells share one row of numbers: classes of every cell, then `num` confidences of every cell, then `num`
 boxes x, y, w, h of every cell (pjreddie src/detection_layer.c `forward_detection_layer`, `get_detection_detections`).
 
-    box: x = (column + x) / side, width = w * w where `sqrt=1`, else w; relative to the picture, as Darknet's `yolo test`
-    stretches it: no anchors, no logistic
-    probability of a class = confidence * class, 0 where not above the threshold; no box is left out before
+    box: x = (column + x) / side, width = w * w where `sqrt=1`, else w; relative to the picture, as Darknet's `yolo
+    test` stretches it: no anchors, no logistic probability of a class = confidence * class, 0 where not above the
+    threshold; no box is left out before
 
 PyTorch and ONNX have no such layer. Goes wrong naively: numbers taken as (cell, everything of it); widths not squared;
 letterboxed pictures, which Darknet's own program for these nets never uses.
@@ -55,12 +56,21 @@ class Detection(Head):
         wanted = side * side * (classes + num * 5)
         if shape[0] * shape[1] * shape[2] != wanted:
             raise context.error(
-                None, f"[detection] needs {side} x {side} x ({classes} + {num} x 5) numbers from layer {context.before}",
-                expected=f"output={wanted}", found=shape[0] * shape[1] * shape[2], cause="classes=, num= or side= was changed without the output= above.",
+                None,
+                f"[detection] needs {side} x {side} x ({classes} + {num} x 5) numbers from layer {context.before}",
+                expected=f"output={wanted}",
+                found=shape[0] * shape[1] * shape[2],
+                cause="classes=, num= or side= was changed without the output= above.",
             )
         return cls(
-            **cls.common(context), output_shape=shape, classes=classes, anchors=(), side=side, num=num,
-            softmax=bool(o.integer("softmax", 0)), sqrt=bool(o.integer("sqrt", 0)),
+            **cls.common(context),
+            output_shape=shape,
+            classes=classes,
+            anchors=(),
+            side=side,
+            num=num,
+            softmax=bool(o.integer("softmax", 0)),
+            sqrt=bool(o.integer("sqrt", 0)),
         )
 
     @property
@@ -79,8 +89,11 @@ class Detection(Head):
 
         if not self.softmax:
             return xs[0]
-        classes, rest = xs[0].flatten(1).split([self.parts[0], self.parts[1] + self.parts[2]], 1)
-        return cat((classes.unflatten(1, (-1, self.classes)).softmax(2).flatten(1), rest), 1).reshape(xs[0].shape)
+        flat = xs[0].flatten(1)
+        classes, rest = flat[:, : self.parts[0]], flat[:, self.parts[0] :]
+        return cat((classes.reshape(len(classes), -1, self.classes).softmax(2).flatten(1), rest), 1).reshape(
+            xs[0].shape
+        )
 
     def decode(self, output: Float32, net_width: int, net_height: int, thresh: float, dialect: Dialect) -> Boxes:
         cells, side = self.side * self.side, np.float32(self.side)
@@ -110,7 +123,9 @@ class Detection(Head):
     def onnx_decode(self, g: OnnxScope, x: str, image: str) -> tuple[str, str]:
         cells, net_h, net_w = self.side * self.side, *(g.size or (1, 1))
         flat = g.node("Flatten", x, axis=1)
-        classes, confidence, boxes = g.node("Split", flat, g.constant("all_parts", self.parts, "int64"), outputs=3, axis=1)
+        classes, confidence, boxes = g.node(
+            "Split", flat, g.constant("all_parts", self.parts, "int64"), outputs=3, axis=1
+        )
         if self.softmax:
             classes = self._onnx_classes(g, classes)
         t = g.node("Reshape", boxes, g.constant("cell_box", [0, cells, self.num, 4], "int64"))
@@ -122,5 +137,7 @@ class Detection(Head):
         size = g.node("Mul", g.node("Mul", wh, wh) if self.sqrt else wh, g.constant("pixels", pixels))
         scale = g.node("Reshape", confidence, g.constant("cell_scale", [0, cells, self.num, 1], "int64"))
         each = g.node("Reshape", classes, g.constant("cell_classes", [0, cells, 1, self.classes], "int64"))
-        scores = g.node("Reshape", g.node("Mul", scale, each), g.constant("by_row_classes", [0, -1, self.classes], "int64"))
+        scores = g.node(
+            "Reshape", g.node("Mul", scale, each), g.constant("by_row_classes", [0, -1, self.classes], "int64")
+        )
         return onnx_corners(g, centre, size), str(scores)

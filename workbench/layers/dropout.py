@@ -20,9 +20,7 @@ class Dropout(Layer):
     """The identity at inference."""
 
     kinds: ClassVar[tuple[str, ...]] = ("dropout",)
-    training_keys: ClassVar[frozenset[str]] = frozenset(
-        {"dropblock", "dropblock_size_rel", "dropblock_size_abs"}
-    )
+    training_keys: ClassVar[frozenset[str]] = frozenset({"dropblock", "dropblock_size_rel", "dropblock_size_abs"})
 
     probability: float
 

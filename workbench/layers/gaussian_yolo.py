@@ -1,8 +1,8 @@
 """`[Gaussian_yolo]`: a `[yolo]` head that also says how sure it is of each coordinate. No tensors.
 
-Channels of each anchor: x, its sigma, y, its sigma, w, its sigma, h, its sigma, objectness, classes: 9 + classes. Logistic
-on all of them but w and h; then x and y, not their sigmas, are scaled with `scale_x_y` as in `[yolo]` (AlexeyAB
-src/gaussian_yolo_layer.c `forward_gaussian_yolo_layer`). pjreddie's Darknet does not know the section.
+Channels of each anchor: x, its sigma, y, its sigma, w, its sigma, h, its sigma, objectness, classes: 9 + classes.
+Logistic on all of them but w and h; then x and y, not their sigmas, are scaled with `scale_x_y` as in `[yolo]`
+(AlexeyAB src/gaussian_yolo_layer.c `forward_gaussian_yolo_layer`). pjreddie's Darknet does not know the section.
 
     box as in [yolo]; with yolo_point=left_top or right_bottom x and y are that corner instead of the centre
     probability of a class = objectness * class * (1 - mean of the four sigmas), 0 where not above the threshold
@@ -18,7 +18,18 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from workbench.layers.base import Context, Float32, OnnxScope, Parameters
-from workbench.layers.head import Boxes, check_channels, onnx_corners, onnx_grid, onnx_rows, read_anchors, read_classes, read_count, rows_of
+from workbench.layers.head import (
+    Boxes,
+    by_anchor,
+    check_channels,
+    onnx_corners,
+    onnx_grid,
+    onnx_rows,
+    read_anchors,
+    read_classes,
+    read_count,
+    rows_of,
+)
 from workbench.layers.yolo import Yolo, read_nms_kind
 
 if TYPE_CHECKING:
@@ -47,11 +58,20 @@ class GaussianYolo(Yolo):
         check_channels(context, len(mask), 9 + classes, fields=9)
         point = o.text("yolo_point", "center")
         if point not in POINTS:
-            raise context.error("yolo_point", f"yolo_point={point} is not known", expected=", ".join(POINTS), found=point)
+            raise context.error(
+                "yolo_point", f"yolo_point={point} is not known", expected=", ".join(POINTS), found=point
+            )
         return cls(
-            **cls.common(context), output_shape=context.shape_of(context.before), classes=classes,
-            anchors=tuple(anchors[i] for i in mask), mask=mask, scale_x_y=o.number("scale_x_y", 1.0), new_coords=False,
-            nms_kind=read_nms_kind(context), beta_nms=o.number("beta_nms", 0.6), shift=POINTS[point],
+            **cls.common(context),
+            output_shape=context.shape_of(context.before),
+            classes=classes,
+            anchors=tuple(anchors[i] for i in mask),
+            mask=mask,
+            scale_x_y=o.number("scale_x_y", 1.0),
+            new_coords=False,
+            nms_kind=read_nms_kind(context),
+            beta_nms=o.number("beta_nms", 0.6),
+            shift=POINTS[point],
         )
 
     @property
@@ -62,8 +82,8 @@ class GaussianYolo(Yolo):
     def forward(self, p: Parameters, *xs: torch.Tensor) -> torch.Tensor:
         from torch import cat
 
-        x = xs[0].unflatten(1, (len(self.anchors), self.entries))
-        parts = list(x.split([1, 1, 1, 1, 1, 1, 1, 1, 1 + self.classes], 2))
+        x = by_anchor(xs[0], len(self.anchors), self.entries)
+        parts = [*(x[:, :, i : i + 1] for i in range(8)), x[:, :, 8:]]
         for i, part in enumerate(parts):
             if i not in (4, 6):
                 parts[i] = part.sigmoid()
@@ -78,7 +98,9 @@ class GaussianYolo(Yolo):
         cells = np.array([output.shape[2], output.shape[1]], np.float32)
         net = np.array([net_width, net_height], np.float32)
         with np.errstate(over="ignore"):
-            size = (np.exp(t[:, 4:7:2].astype(np.float64)) * np.array(self.anchors, np.float32)[anchor] / net).astype(np.float32)
+            size = (np.exp(t[:, 4:7:2].astype(np.float64)) * np.array(self.anchors, np.float32)[anchor] / net).astype(
+                np.float32
+            )
         centre = (np.stack([column, row], 1).astype(np.float32) + t[:, 0:3:2]) / cells + np.float32(self.shift) * size
         sigma = t[:, 1:8:2].sum(1, dtype=np.float32) / np.float64(4)
         probabilities = (t[:, 8:9] * t[:, 9:] * (1 - sigma)[:, None]).astype(np.float32)

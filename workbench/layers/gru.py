@@ -3,13 +3,14 @@
     z = logistic(input.z(x) + state.z(h)),  r = logistic(input.r(x) + state.r(h))
     candidate = logistic(input.h(x) + state.h(r * h)),  h' = z * h + (1 - z) * candidate,  output = h'
 
-Six `[connected]` layers in file order: pjreddie state z, r, h, then input z, r, h; AlexeyAB input first (src/parser.c, the
-branch of GRU in `load_weights_upto`; src/gru_layer.c `forward_gru_layer`). pjreddie's `tanh=1` makes the candidate tanh;
-AlexeyAB's has no such key.
+Six `[connected]` layers in file order: pjreddie state z, r, h, then input z, r, h; AlexeyAB input first (src/parser.c,
+the branch of GRU in `load_weights_upto`; src/gru_layer.c `forward_gru_layer`). pjreddie's `tanh=1` makes the candidate
+tanh; AlexeyAB's has no such key.
 
 PyTorch: `Linear` and arithmetic; ONNX: `Gemm`. Neither's own GRU fits: their candidate is tanh, each matrix has its own
 batch normalisation here, and theirs is r * (W h), Darknet's W (r * h) (ONNX: linear_before_reset=0).
-Goes wrong naively: taken for `torch.nn.GRU`; tanh for the candidate; z and 1 - z exchanged; the weights of the other fork.
+Goes wrong naively: taken for `torch.nn.GRU`; tanh for the candidate; z and 1 - z exchanged; the weights of the other
+fork.
 """
 
 from __future__ import annotations
@@ -45,8 +46,11 @@ class Gru(Recurrent):
         c, h, w = context.shape_of(context.before)
         output = o.integer("output", 1, least=1, most=1 << 24)
         return cls(
-            **cls.common(context), output_shape=(output, 1, 1), inputs_count=c * h * w,
-            batch_normalize=bool(o.integer("batch_normalize", 0)), tanh=bool(o.integer("tanh", 0)),
+            **cls.common(context),
+            output_shape=(output, 1, 1),
+            inputs_count=c * h * w,
+            batch_normalize=bool(o.integer("batch_normalize", 0)),
+            tanh=bool(o.integer("tanh", 0)),
         )
 
     def states(self, dialect: Dialect) -> tuple[StateSpec, ...]:

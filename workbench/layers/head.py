@@ -7,7 +7,7 @@ A head turns its own output into boxes (`decode`, in Darknet's float32 arithmeti
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from workbench.cfg import Note
 from workbench.layers.base import Context, Float32, Layer, OnnxScope
 
 if TYPE_CHECKING:
+    import torch
+
     from workbench.dialects import Dialect
 
 
@@ -50,7 +52,9 @@ class Head(Layer):
         return 5 + self.classes
 
     def decode(self, output: Float32, net_width: int, net_height: int, thresh: float, dialect: Dialect) -> Boxes:
-        """Boxes with objectness above `thresh` from the head's output (c, h, w); row order is y, x, anchor as in Darknet."""
+        """Boxes with objectness above `thresh` from the head's output (c, h, w); row order is y, x, anchor as in
+        Darknet.
+        """
         raise NotImplementedError
 
     def onnx_decode(self, g: OnnxScope, x: str, image: str) -> tuple[str, str]:
@@ -69,8 +73,11 @@ def check_channels(context: Context, anchors: int, entries: int, fields: int = 5
     channels = context.shape_of(context.before)[0]
     if channels != anchors * entries:
         raise context.error(
-            None, f"[{context.section.kind}] needs {anchors} x ({fields} + {entries - fields}) channels from layer {context.before}",
-            expected=f"filters={anchors * entries}", found=f"filters={channels}",
+            None,
+            f"[{context.section.kind}] needs {anchors} x ({fields} + {entries - fields}) channels "
+            f"from layer {context.before}",
+            expected=f"filters={anchors * entries}",
+            found=f"filters={channels}",
             cause="classes=, mask= or num= was changed without the filters= above.",
         )
 
@@ -82,10 +89,14 @@ def read_count(context: Context, num: int, mask: tuple[int, ...]) -> int:
     smaller num=, so that the listed ones are meant.
     """
     if min(mask) < 0 or max(mask) >= 1024:
-        raise context.error("mask", "mask= names no anchor", expected="0 to 1023", found=min(mask) if min(mask) < 0 else max(mask))
+        raise context.error(
+            "mask", "mask= names no anchor", expected="0 to 1023", found=min(mask) if min(mask) < 0 else max(mask)
+        )
     if max(mask) >= num:
         where, last = context.section.where("mask"), max(mask)
-        context.notes.append(Note(where, f"mask= names anchor {last}, num={num} has 0 to {num - 1}; Darknet reads beyond its memory"))
+        context.notes.append(
+            Note(where, f"mask= names anchor {last}, num={num} has 0 to {num - 1}; Darknet reads beyond its memory")
+        )
     return max(num, max(mask) + 1)
 
 
@@ -97,9 +108,19 @@ def read_anchors(context: Context, num: int) -> tuple[tuple[float, float], ...]:
     values = context.options.numbers("anchors")
     if len(values) != 2 * num:
         remark = "the rest is ignored" if len(values) > 2 * num else "the missing ones are 0.5, as in Darknet"
-        context.notes.append(Note(context.section.where("anchors"), f"anchors= has {len(values)} numbers, num={num} needs {2 * num}; {remark}"))
+        context.notes.append(
+            Note(
+                context.section.where("anchors"),
+                f"anchors= has {len(values)} numbers, num={num} needs {2 * num}; {remark}",
+            )
+        )
     padded = (*values[: 2 * num], *[0.5] * (2 * num - len(values)))
     return tuple(zip(padded[0::2], padded[1::2], strict=True))
+
+
+def by_anchor(x: torch.Tensor, anchors: int, entries: int) -> torch.Tensor:
+    """(n, c, h, w) -> (n, anchors, entries, h, w), a view."""
+    return x.reshape(x.shape[0], anchors, entries, *x.shape[2:])
 
 
 def rows_of(output: Float32, anchors: int, entries: int) -> Float32:
@@ -143,7 +164,7 @@ def _onnx_size(g: OnnxScope, x: str, start: int) -> str:
     return str(g.node("Shape", x, start=start))
 
 
-def _halves(g: OnnxScope) -> dict[str, int]:
+def _halves(g: OnnxScope) -> dict[str, Any]:
     return {"num_outputs": 2} if g.opset >= 18 else {}
 
 

@@ -1,7 +1,7 @@
 """`[implicit]`: learned constants (filters, atoms, 1), whatever the picture is: YOLOR's implicit knowledge.
 
-One tensor: weights (filters, atoms) (AlexeyAB src/representation_layer.c `forward_implicit_layer`). pjreddie's Darknet does
-not know the section. PyTorch: a parameter, repeated over the batch. ONNX: an initializer, `Expand`.
+One tensor: weights (filters, atoms) (AlexeyAB src/representation_layer.c `forward_implicit_layer`). pjreddie's Darknet
+does not know the section. PyTorch: a parameter, repeated over the batch. ONNX: an initializer, `Expand`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """`[local]`: a convolution whose weights differ from place to place, then the activation.
 
 Tensors in file order: biases (filters, out_h, out_w), weights (out_h * out_w, filters, c, size, size): a whole set of
-filters for every place, row by row (pjreddie src/parser.c `load_local_weights`, src/local_layer.c `forward_local_layer`).
-`pad=1` is one pixel, not size/2 as in `[convolutional]`. YOLOv1 has one of these before its connected layers.
+filters for every place, row by row (pjreddie src/parser.c `load_local_weights`, src/local_layer.c
+`forward_local_layer`). `pad=1` is one pixel, not size/2 as in `[convolutional]`. YOLOv1 has one of these before its
+connected layers.
 
 PyTorch: `unfold` and a batched matrix product. ONNX has no such operator: a grouped `Conv` with one-hot weights gathers
 each place's window, `MatMul` multiplies it with the place's own matrix.
@@ -43,19 +44,30 @@ class Local(Layer):
         o = context.options
         _, h, w = context.shape_of(context.before)
         size, stride = o.integer("size", 1, least=1, most=1024), o.integer("stride", 1, least=1, most=1024)
-        padding, filters = min(o.integer("pad", 0, least=0, most=1024), 1), o.integer("filters", 1, least=1, most=1 << 20)
+        padding, filters = (
+            min(o.integer("pad", 0, least=0, most=1024), 1),
+            o.integer("filters", 1, least=1, most=1 << 20),
+        )
         # Darknet counts the places as if a padded window were three wide, whatever its size is.
         counted = [(n - (1 if padding else size)) // stride + 1 for n in (h, w)]
         real = [(n + 2 * padding - size) // stride + 1 for n in (h, w)]
         if counted != real:
             raise context.error(
-                "size", "Darknet counts other places than windows fit", expected=f"{counted[1]}x{counted[0]}", found=f"{real[1]}x{real[0]}",
+                "size",
+                "Darknet counts other places than windows fit",
+                expected=f"{counted[1]}x{counted[0]}",
+                found=f"{real[1]}x{real[0]}",
                 cause="In [local], pad=1 is one pixel and fits size=3 only; Darknet would read beyond its memory.",
             )
         out_h, out_w = context.size("size", real[0], "height"), context.size("size", real[1], "width")
         return cls(
-            **cls.common(context), output_shape=(filters, out_h, out_w), filters=filters, size=size, stride=stride,
-            padding=padding, activation=read_activation(context),
+            **cls.common(context),
+            output_shape=(filters, out_h, out_w),
+            filters=filters,
+            size=size,
+            stride=stride,
+            padding=padding,
+            activation=read_activation(context),
         )
 
     @property

@@ -3,8 +3,8 @@
     f, i, o = logistic(state.?(h) + input.?(x)),  g = tanh(state.g(h) + input.g(x)),  c' = f * c + i * g
     output = h' = o * tanh(c')
 
-Eight `[connected]` layers in file order, four from the state, then four from the input: pjreddie i f o g, AlexeyAB f i g o
-(src/parser.c, the branch of LSTM in `load_weights_upto`; src/lstm_layer.c `forward_lstm_layer`).
+Eight `[connected]` layers in file order, four from the state, then four from the input: pjreddie i f o g, AlexeyAB f i
+g o (src/parser.c, the branch of LSTM in `load_weights_upto`; src/lstm_layer.c `forward_lstm_layer`).
 
 PyTorch: `Linear` and arithmetic; ONNX: `Gemm`. Their own LSTM has the same equations but no batch normalisation at each
 matrix. Goes wrong naively: gates in PyTorch's order i f g o or ONNX's i o f c; the weights of the other fork.
@@ -42,7 +42,9 @@ class Lstm(Recurrent):
         c, h, w = context.shape_of(context.before)
         output = o.integer("output", 1, least=1, most=1 << 24)
         return cls(
-            **cls.common(context), output_shape=(output, 1, 1), inputs_count=c * h * w,
+            **cls.common(context),
+            output_shape=(output, 1, 1),
+            inputs_count=c * h * w,
             batch_normalize=bool(o.integer("batch_normalize", 0)),
         )
 

@@ -41,7 +41,12 @@ class Window:
         size = o.integer("size", stride, least=1, most=1024)
         padding = o.integer("padding", size - 1, least=0, most=2048)
         if padding - padding // 2 >= size and size > 1:
-            raise context.error("padding", "whole windows would lie outside the picture", expected=f"padding below {2 * size - 1}", found=padding)
+            raise context.error(
+                "padding",
+                "whole windows would lie outside the picture",
+                expected=f"padding below {2 * size - 1}",
+                found=padding,
+            )
         return cls(size, strides, padding)
 
     @property
@@ -117,7 +122,7 @@ class Maxpool(Layer):
 
         rest = -x.shape[1] % self.output_shape[0]
         x = pad(x, (0, 0, 0, 0, 0, rest), value=float("-inf"))
-        return x.unflatten(1, (-1, self.output_shape[0])).amax(1)
+        return x.reshape(x.shape[0], -1, self.output_shape[0], *x.shape[2:]).amax(1)
 
     def onnx(self, g: OnnxScope, *xs: str) -> str:
         if self.depth:
@@ -138,5 +143,3 @@ class Maxpool(Layer):
                 part = g.node("Pad", part, pads, g.constant("lowest", float("-inf")))
             parts.append(part)
         return str(parts[0] if len(parts) == 1 else g.node("Max", *parts))
-
-

@@ -1,8 +1,8 @@
 """What `[rnn]`, `[gru]`, `[lstm]`, `[crnn]` and `[conv_lstm]` share: something remembered from one call to the next.
 
 A recurrent layer names what it remembers (`states`) and computes one step from it. Called alone it starts from zero, as
-Darknet does at the first picture of a batch. In PyTorch `DarknetModule.step` carries the states; in ONNX each is a graph
-input `003_gru/state` and an output `003_gru/state_after`, the input being zero where nothing is given.
+Darknet does at the first picture of a batch. In PyTorch `DarknetModule.step` carries the states; in ONNX each is a
+graph input `003_gru/state` and an output `003_gru/state_after`, the input being zero where nothing is given.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ pjreddie's layer keeps (anchors * (coords + 1 + classes), h, w) and activates x 
     box: x = (column + logistic(x)) / w, width = exp(w) * anchor / w: the anchors count grid cells, not pixels
     probability of a class = objectness * softmax, 0 where not above the threshold
 
-With `tree=` (YOLO9000) the softmax is taken within each group of the tree, and a box gets the one class that walking down
-the tree ends at, with the box's objectness. pjreddie's CPU code computes NaN for such a head (src/region_layer.c
+With `tree=` (YOLO9000) the softmax is taken within each group of the tree, and a box gets the one class that walking
+down the tree ends at, with the box's objectness. pjreddie's CPU code computes NaN for such a head (src/region_layer.c
 `forward_region_layer`, the branch of `softmax_tree`); here it is done right, as in AlexeyAB's fork.
 
 Goes wrong naively: anchors taken as pixels; sigmoid instead of softmax on the classes.
@@ -25,6 +25,7 @@ from workbench.layers.base import Context, Float32, OnnxScope, Parameters
 from workbench.layers.head import (
     Boxes,
     Head,
+    by_anchor,
     check_channels,
     onnx_corners,
     onnx_grid,
@@ -51,8 +52,8 @@ class Region(Head):
     kinds: ClassVar[tuple[str, ...]] = ("region",)
     anchor_unit: ClassVar[str] = "grid cells"
     training_keys: ClassVar[frozenset[str]] = frozenset(
-        "bias_match jitter rescore object_scale noobject_scale mask_scale class_scale coord_scale absolute random thresh log "
-        "sqrt max focal_loss map classfix".split()
+        "bias_match jitter rescore object_scale noobject_scale mask_scale class_scale coord_scale absolute "
+        "random thresh log sqrt max focal_loss map classfix".split()
     )
 
     softmax: bool
@@ -63,19 +64,25 @@ class Region(Head):
         o = context.options
         classes, num = read_classes(context), o.integer("num", 1, least=1, most=1024)
         if o.integer("coords", 4) != 4:
-            raise context.error("coords", "only boxes of four coordinates are supported", expected=4, found=o.integer("coords", 4))
+            raise context.error(
+                "coords", "only boxes of four coordinates are supported", expected=4, found=o.integer("coords", 4)
+            )
         if o.integer("background", 0):
             raise context.error("background", "background= in [region] is not supported")
         check_channels(context, num, 5 + classes)
         return cls(
-            **cls.common(context), output_shape=context.shape_of(context.before), classes=classes,
-            anchors=read_anchors(context, num), softmax=bool(o.integer("softmax", 0)), tree=Tree.read(context, classes),
+            **cls.common(context),
+            output_shape=context.shape_of(context.before),
+            classes=classes,
+            anchors=read_anchors(context, num),
+            softmax=bool(o.integer("softmax", 0)),
+            tree=Tree.read(context, classes),
         )
 
     def forward(self, p: Parameters, *xs: torch.Tensor) -> torch.Tensor:
         from torch import cat
 
-        x = xs[0].unflatten(1, (len(self.anchors), self.entries))
+        x = by_anchor(xs[0], len(self.anchors), self.entries)
         xy, wh, objectness, classes = x[:, :, :2], x[:, :, 2:4], x[:, :, 4:5].sigmoid(), x[:, :, 5:]
         if not p.dialect.region_flattened:
             xy = xy.sigmoid()
@@ -116,14 +123,18 @@ class Region(Head):
     def onnx(self, g: OnnxScope, *xs: str) -> str:
         n, entries = len(self.anchors), self.entries
         x = g.node("Reshape", xs[0], g.constant("split_anchors", [0, n, entries, -1], "int64"))
-        xy, wh, objectness, classes = g.node("Split", x, g.constant("fields", [2, 2, 1, self.classes], "int64"), outputs=4, axis=2)
+        xy, wh, objectness, classes = g.node(
+            "Split", x, g.constant("fields", [2, 2, 1, self.classes], "int64"), outputs=4, axis=2
+        )
         if not g.dialect.region_flattened:
             xy = g.node("Sigmoid", xy)
         if self.tree:
             classes = self.tree.onnx_softmax(g, classes, 2, 4)
         elif self.softmax:
             classes = g.node("Softmax", classes, axis=2)
-        y = g.node("Reshape", g.node("Concat", xy, wh, g.node("Sigmoid", objectness), classes, axis=2), g.node("Shape", xs[0]))
+        y = g.node(
+            "Reshape", g.node("Concat", xy, wh, g.node("Sigmoid", objectness), classes, axis=2), g.node("Shape", xs[0])
+        )
         if g.dialect.region_flattened:
             y = g.node("Reshape", g.node("Transpose", y, perm=[0, 2, 3, 1]), g.node("Shape", xs[0]))
         return str(y)
@@ -131,7 +142,8 @@ class Region(Head):
     def onnx_decode(self, g: OnnxScope, x: str, image: str) -> tuple[str, str]:
         if self.tree:
             raise OptionError(
-                f"layer {self.index} (line {self.line})", "a tree of classes is walked box by box, which ONNX cannot say",
+                f"layer {self.index} (line {self.line})",
+                "a tree of classes is walked box by box, which ONNX cannot say",
                 expected="--outputs raw",
             )
         rows = onnx_rows(g, x, len(self.anchors), self.entries)
@@ -141,6 +153,8 @@ class Region(Head):
         centre = g.node("Mul", g.node("Add", g.node("Sigmoid", xy), grid), stride)
         anchors = g.constant("anchors", np.array(self.anchors, np.float32).reshape(1, 1, -1, 2))
         size = g.node("Mul", g.node("Mul", g.node("Exp", wh), anchors), stride)
-        scores = g.node("Mul", g.node("Sigmoid", objectness), g.node("Softmax", classes, axis=3) if self.softmax else classes)
+        scores = g.node(
+            "Mul", g.node("Sigmoid", objectness), g.node("Softmax", classes, axis=3) if self.softmax else classes
+        )
         by_row = g.constant("by_row_classes", [0, -1, self.classes], "int64")
         return onnx_corners(g, centre, size), str(g.node("Reshape", scores, by_row))

@@ -4,6 +4,9 @@ It is not space-to-depth: the memory of the (c, h, w) input is first reinterpret
 then cut into stride x stride phases (pjreddie src/blas.c `reorg_cpu` called with forward=0). YOLOv2's passthrough was
 trained with it, so it has to be copied. `reverse=1` is the inverse. AlexeyAB's `[reorg3d]` is true space-to-depth.
 PyTorch: `reshape`, `permute`, `reshape`. ONNX: `Reshape`, `Transpose`, `Reshape`.
+
+With `extra=n` pjreddie's layer does something else: it passes its input on as one row with n zeros after it, (inputs +
+n, 1, 1), as the pass of a Go player's net (src/reorg_layer.c `forward_reorg_layer`). AlexeyAB's fork ignores the key.
 """
 
 from __future__ import annotations
@@ -27,17 +30,29 @@ class Reorg(Layer):
     reverse: bool
 
     @classmethod
-    def parse(cls, context: Context) -> Reorg:
+    def parse(cls, context: Context) -> Layer:
         o = context.options
+        extra = o.integer("extra", 0, least=0, most=1 << 24)
+        if extra and context.net.dialect and context.net.dialect.reorg_extra:
+            c, h, w = context.shape_of(context.before)
+            o.ignore("stride", "reverse", "flatten")
+            return WithZeros(**cls.common(context), output_shape=(c * h * w + extra, 1, 1), extra=extra)
         stride, reverse = o.integer("stride", 1, least=1, most=64), bool(o.integer("reverse", 0))
         if "flatten" in o and o.integer("flatten", 0):
             raise context.error("flatten", "flatten= in [reorg] is not supported")
         c, h, w = context.shape_of(context.before)
         square = stride * stride
         if c % square:
-            raise context.error("stride", f"{c} channels cannot be cut in {square} parts", expected=f"a multiple of {square}", found=c)
+            raise context.error(
+                "stride", f"{c} channels cannot be cut in {square} parts", expected=f"a multiple of {square}", found=c
+            )
         if not reverse and (h % stride or w % stride):
-            raise context.error("stride", f"a {w}x{h} map cannot be cut by {stride}", expected=f"multiples of {stride}", found=f"{w}x{h}")
+            raise context.error(
+                "stride",
+                f"a {w}x{h} map cannot be cut by {stride}",
+                expected=f"multiples of {stride}",
+                found=f"{w}x{h}",
+            )
         shape = (c // square, h * stride, w * stride) if reverse else (c * square, h // stride, w // stride)
         return cls(**cls.common(context), output_shape=shape, stride=stride, reverse=reverse)
 
@@ -51,7 +66,7 @@ class Reorg(Layer):
         return y.reshape(n, c * s * s, h // s, w // s)
 
     def onnx(self, g: OnnxScope, *xs: str) -> str:
-        s, (c, h, w) = self.stride, self.input_shapes[0]
+        s, c = self.stride, self.input_shapes[0][0]
         n_and_size = g.node("Shape", xs[0])
         parts = g.node("Split", n_and_size, g.constant("parts", [1, 1, 1, 1], "int64"), outputs=4, axis=0)
         n, height, width = parts[0], parts[2], parts[3]
@@ -63,3 +78,22 @@ class Reorg(Layer):
         channels = g.constant("channels", [self.output_shape[0]], "int64")
         out = (n, channels, g.node(change, height, stride), g.node(change, width, stride))
         return str(g.node("Reshape", y, g.node("Concat", *out, axis=0)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithZeros(Layer):
+    """What `[reorg]` with `extra=` is in pjreddie's Darknet: its input as one row, and `extra` zeros."""
+
+    any_size: ClassVar[bool] = False
+    fixes_size: ClassVar[bool] = True
+
+    extra: int
+
+    def forward(self, p: Parameters, *xs: torch.Tensor) -> torch.Tensor:
+        from torch.nn.functional import pad
+
+        return pad(xs[0].flatten(1), (0, self.extra))[:, :, None, None]
+
+    def onnx(self, g: OnnxScope, *xs: str) -> str:
+        row = g.node("Pad", g.node("Flatten", xs[0], axis=1), g.constant("zeros", [0, 0, 0, self.extra], "int64"))
+        return str(g.node("Unsqueeze", row, g.constant("height_and_width", [2, 3], "int64")))

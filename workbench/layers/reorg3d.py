@@ -4,8 +4,8 @@ Channel k of the output is channel k mod c of the input, of the phase k / c: pha
 columns right (AlexeyAB src/blas.c `reorg_cpu`, src/reorg_layer.c; its `[reorg]` is reorg_old_layer.c, YOLOv2's own
 order). `reverse=1` is the inverse. pjreddie's Darknet does not know the section.
 
-PyTorch: `reshape`, `permute`, `reshape`; `pixel_unshuffle` has another order of channels. ONNX: `SpaceToDepth`, `DepthToSpace`.
-Goes wrong naively: taken for `[reorg]`; `pixel_unshuffle`.
+PyTorch: `reshape`, `permute`, `reshape`; `pixel_unshuffle` has another order of channels. ONNX: `SpaceToDepth`,
+`DepthToSpace`. Goes wrong naively: taken for `[reorg]`; `pixel_unshuffle`.
 """
 
 from __future__ import annotations
@@ -34,9 +34,13 @@ class Reorg3d(Layer):
         s, reverse = o.integer("stride", 1, least=1, most=64), bool(o.integer("reverse", 0))
         c, h, w = context.shape_of(context.before)
         if reverse and c % (s * s):
-            raise context.error("stride", f"{c} channels cannot be cut in {s * s} parts", expected=f"a multiple of {s * s}", found=c)
+            raise context.error(
+                "stride", f"{c} channels cannot be cut in {s * s} parts", expected=f"a multiple of {s * s}", found=c
+            )
         if not reverse and (h % s or w % s):
-            raise context.error("stride", f"a {w}x{h} map cannot be cut by {s}", expected=f"multiples of {s}", found=f"{w}x{h}")
+            raise context.error(
+                "stride", f"a {w}x{h} map cannot be cut by {s}", expected=f"multiples of {s}", found=f"{w}x{h}"
+            )
         shape = (c // (s * s), h * s, w * s) if reverse else (c * s * s, h // s, w // s)
         return cls(**cls.common(context), output_shape=shape, stride=s, reverse=reverse)
 

@@ -2,11 +2,12 @@
 
 Three `[connected]` layers in file order, each with its own biases, weights and batch normalisation: input (inputs ->
 hidden), self (hidden -> hidden), output (hidden -> output); f is `activation=` in all three (pjreddie src/rnn_layer.c
-`forward_rnn_layer`). pjreddie's Darknet ignores `hidden=` and takes `output=` for it. With `shortcut=1` the old state is
-added to the new one.
+`forward_rnn_layer`). pjreddie's Darknet ignores `hidden=` and takes `output=` for it. With `shortcut=1` the old state
+is added to the new one.
 
-PyTorch: three `Linear`; ONNX: three `Gemm`. Neither's own RNN has this form: tanh of one sum there, two activations here.
-Goes wrong naively: taken for `torch.nn.RNN`; the activation applied once to the sum; the state forgotten between calls.
+PyTorch: three `Linear`; ONNX: three `Gemm`. Neither's own RNN has this form: tanh of one sum there, two activations
+here. Goes wrong naively: taken for `torch.nn.RNN`; the activation applied once to the sum; the state forgotten between
+calls.
 """
 
 from __future__ import annotations
@@ -48,8 +49,12 @@ class Rnn(Recurrent):
         output = o.integer("output", 1, least=1, most=1 << 24)
         hidden = o.integer("hidden", output, least=1, most=1 << 24)
         return cls(
-            **cls.common(context), output_shape=(output, 1, 1), inputs_count=c * h * w, hidden=hidden,
-            batch_normalize=bool(o.integer("batch_normalize", 0)), activation=read_activation(context),
+            **cls.common(context),
+            output_shape=(output, 1, 1),
+            inputs_count=c * h * w,
+            hidden=hidden,
+            batch_normalize=bool(o.integer("batch_normalize", 0)),
+            activation=read_activation(context),
             shortcut=bool(o.integer("shortcut", 0)),
         )
 

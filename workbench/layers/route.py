@@ -34,7 +34,9 @@ class Route(Layer):
 
     @classmethod
     def joined(cls, context: Context, groups: int, group_id: int) -> dict[str, Any]:
-        """The arguments of a route over part `group_id` of `groups` of each source; raises CfgError where they do not fit."""
+        """The arguments of a route over part `group_id` of `groups` of each source; raises CfgError where they do not
+        fit.
+        """
         sources = context.references("layers")
         shapes = [context.shape_of(source) for source in sources]
         if group_id >= groups:
@@ -42,8 +44,11 @@ class Route(Layer):
         for source, (c, h, w) in zip(sources, shapes, strict=True):
             if (h, w) != shapes[0][1:]:
                 raise context.error(
-                    "layers", f"layer {source} has another size than layer {sources[0]}",
-                    expected=f"{shapes[0][2]}x{shapes[0][1]}", found=f"{w}x{h}", cause="A route can only join maps of one size.",
+                    "layers",
+                    f"layer {source} has another size than layer {sources[0]}",
+                    expected=f"{shapes[0][2]}x{shapes[0][1]}",
+                    found=f"{w}x{h}",
+                    cause="A route can only join maps of one size.",
                 )
             if c % groups:
                 raise context.error("groups", f"{c} channels of layer {source} cannot be cut in {groups} groups")
@@ -71,5 +76,7 @@ class Route(Layer):
 
     def _slice(self, g: OnnxScope, number: int, x: str) -> str:
         start, stop = self.part(self.input_shapes[number][0])
-        limits = [g.constant(f"{name}_{number}", [value], "int64") for name, value in (("start", start), ("stop", stop))]
+        limits = [
+            g.constant(f"{name}_{number}", [value], "int64") for name, value in (("start", start), ("stop", stop))
+        ]
         return str(g.node("Slice", x, *limits, g.constant("axis", [1], "int64")))

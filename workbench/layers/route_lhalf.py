@@ -2,9 +2,8 @@
 
 No fork of Darknet on the public record reads this section: it stands in WongKinYiu's own yolov4-tiny.cfg, and his
 PyTorch_YOLOv4 (models.py `FeatureConcat_l`) takes channels 0 to c/2 ("lhalf" is the left, lower half).
-It equals `[route]` with `groups=2 group_id=0`; AlexeyAB's yolov4-tiny.cfg says `group_id=1`, the *other* half, so weights of
-one do not work with the cfg of the other.
-PyTorch: slices and `cat`. ONNX: `Slice`, `Concat`.
+It equals `[route]` with `groups=2 group_id=0`; AlexeyAB's yolov4-tiny.cfg says `group_id=1`, the *other* half, so
+weights of one do not work with the cfg of the other. PyTorch: slices and `cat`. ONNX: `Slice`, `Concat`.
 """
 
 from __future__ import annotations

@@ -29,7 +29,9 @@ class Sam(Layer):
         source = context.references("from")[0]
         here, shape = context.shape_of(context.before), context.shape_of(source)
         if here != shape:
-            raise context.error("from", f"layer {source} has another shape than the layer before", expected=here, found=shape)
+            raise context.error(
+                "from", f"layer {source} has another shape than the layer before", expected=here, found=shape
+            )
         activation = read_activation(context, "linear")
         return cls(**cls.common(context, (context.before, source)), output_shape=shape, activation=activation)
 

@@ -1,16 +1,16 @@
 """`[shortcut]`: adds one or more earlier layers to the layer before, then the activation.
 
 The output has the shape of the layer before. Where an earlier layer has other channels, the common ones are added
-(pjreddie and AlexeyAB src/blas.c `shortcut_cpu`, AlexeyAB `shortcut_multilayer_cpu`). Where it has another size, pjreddie's
-Darknet takes every stride-th pixel of a larger one, from the first on, or adds a smaller one to every stride-th pixel;
-AlexeyAB's refuses to load (assertion in src/shortcut_layer.c). That is how the resnet cfgs shrink. pjreddie reads `alpha=`
-and `beta=`, AlexeyAB several layers in `from=`; each ignores the other's.
+(pjreddie and AlexeyAB src/blas.c `shortcut_cpu`, AlexeyAB `shortcut_multilayer_cpu`). Where it has another size,
+pjreddie's Darknet takes every stride-th pixel of a larger one, from the first on, or adds a smaller one to every
+stride-th pixel; AlexeyAB's refuses to load (assertion in src/shortcut_layer.c). That is how the resnet cfgs shrink.
+pjreddie reads `alpha=` and `beta=`, AlexeyAB several layers in `from=`; each ignores the other's.
 
-No tensors, but with AlexeyAB's `weights_type=`: weights (1 + sources) for `per_feature` or `per_layer`, (1 + sources, c) for
-`per_channel`, the layer before first; `weights_normalization=` divides by the sum of relu(w) or exp(w - max), plus 0.0001.
-PyTorch: `+`. ONNX: `Add`, after `Slice`, `Pad` or `ConvTranspose` where shapes differ.
-Goes wrong naively: `from=` counted from the wrong layer; the `activation=` after the sum forgotten; averaging instead of
-picking pixels; only the first of several sources added.
+No tensors, but with AlexeyAB's `weights_type=`: weights (1 + sources) for `per_feature` or `per_layer`, (1 + sources,
+c) for `per_channel`, the layer before first; `weights_normalization=` divides by the sum of relu(w) or exp(w - max),
+plus 0.0001. PyTorch: `+`. ONNX: `Add`, after `Slice`, `Pad` or `ConvTranspose` where shapes differ. Goes wrong
+naively: `from=` counted from the wrong layer; the `activation=` after the sum forgotten; averaging instead of picking
+pixels; only the first of several sources added.
 """
 
 from __future__ import annotations
@@ -47,8 +47,11 @@ class Step:
         takes, gives = [shape[i] // here[i] for i in (1, 2)], [here[i] // shape[i] for i in (1, 2)]
         if takes[0] != takes[1] or gives[0] != gives[1]:
             raise context.error(
-                "from", f"layer {source} has another size than the layer before, and no whole stride lies between",
-                expected=f"{here[2]}x{here[1]}", found=f"{shape[2]}x{shape[1]}", cause="from= counts from the wrong layer?",
+                "from",
+                f"layer {source} has another size than the layer before, and no whole stride lies between",
+                expected=f"{here[2]}x{here[1]}",
+                found=f"{shape[2]}x{shape[1]}",
+                cause="from= counts from the wrong layer?",
             )
         return cls(max(takes[0], 1), max(gives[0], 1))
 
@@ -74,19 +77,36 @@ class Shortcut(Layer):
         steps = tuple(Step.between(context, source, context.shape_of(source), here) for source in sources)
         kind = o.text("weights_type", "none")
         normalization = o.text("weights_normalization", "none")
-        for key, value, known in (("weights_type", kind, WEIGHTS_TYPES), ("weights_normalization", normalization, tuple(NORMALIZATIONS))):
+        for key, value, known in (
+            ("weights_type", kind, WEIGHTS_TYPES),
+            ("weights_normalization", normalization, tuple(NORMALIZATIONS)),
+        ):
             if value not in known:
                 raise context.error(key, f"{key}={value} is not known", expected=", ".join(known), found=value)
         layer = cls(
-            **cls.common(context, (context.before, *sources)), output_shape=here, activation=read_activation(context, "linear"),
-            alpha=o.number("alpha", 1.0), beta=o.number("beta", 1.0), steps=steps, weights_type=kind,
+            **cls.common(context, (context.before, *sources)),
+            output_shape=here,
+            activation=read_activation(context, "linear"),
+            alpha=o.number("alpha", 1.0),
+            beta=o.number("beta", 1.0),
+            steps=steps,
+            weights_type=kind,
             normalization=NORMALIZATIONS[normalization],
         )
         unequal = any(shape != here for shape in layer.input_shapes)
         if layer.alpha != 1 and unequal:
-            raise context.error("alpha", "alpha= together with unequal shapes is not supported", cause="Darknet scales only some of the values then.")
+            raise context.error(
+                "alpha",
+                "alpha= together with unequal shapes is not supported",
+                cause="Darknet scales only some of the values then.",
+            )
         if layer.weighted and any(shape[1:] != here[1:] for shape in layer.input_shapes):
-            raise context.error("weights_type", "a weighted shortcut needs maps of one size", expected=here, found=layer.input_shapes[1:])
+            raise context.error(
+                "weights_type",
+                "a weighted shortcut needs maps of one size",
+                expected=here,
+                found=layer.input_shapes[1:],
+            )
         return layer
 
     @property
@@ -138,7 +158,11 @@ class Shortcut(Layer):
             x = conv_transpose2d(x, ones, stride=step.give, output_padding=step.give - 1, groups=x.shape[1])
         if self._odd(number):
             x = x[:, :, :h, :w]
-        missing = [*((0, w - x.shape[3], 0, h - x.shape[2]) if self._odd(number) else (0, 0, 0, 0)), 0, channels - x.shape[1]]
+        missing = [
+            *((0, w - x.shape[3], 0, h - x.shape[2]) if self._odd(number) else (0, 0, 0, 0)),
+            0,
+            channels - x.shape[1],
+        ]
         x = x[:, :channels]
         return pad(x, [max(n, 0) for n in missing]) if max(missing) > 0 else x
 
@@ -176,7 +200,12 @@ class Shortcut(Layer):
 
         if step.take > 1:
             far = [np.iinfo(np.int32).max] * 2
-            limits = (numbers("first", [0, 0]), numbers("far", far), numbers("map", [2, 3]), numbers("take", [step.take] * 2))
+            limits = (
+                numbers("first", [0, 0]),
+                numbers("far", far),
+                numbers("map", [2, 3]),
+                numbers("take", [step.take] * 2),
+            )
             x = g.node("Slice", x, *limits)
         if step.give > 1:
             ones = g.constant(f"ones_{number}", np.ones((c, 1, 1, 1)))

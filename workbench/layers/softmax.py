@@ -1,9 +1,9 @@
 """`[softmax]`: exp(x / temperature), divided by its sum within each of `groups=` equal parts. No tensors.
 
-With `tree=` the groups are those of the tree's file (`tree.py`), `groups=` does not count. With `spatial=1` the sum is over
-the channels of each place alone (pjreddie src/softmax_layer.c `forward_softmax_layer`, src/blas.c `softmax`; AlexeyAB reads
-`spatial` and ignores it on the CPU). PyTorch: `softmax`. ONNX: `Softmax`.
-Goes wrong naively: one softmax over all 9418 classes of a tree; the temperature forgotten.
+With `tree=` the groups are those of the tree's file (`tree.py`), `groups=` does not count. With `spatial=1` the sum is
+over the channels of each place alone (pjreddie src/softmax_layer.c `forward_softmax_layer`, src/blas.c `softmax`;
+AlexeyAB reads `spatial` and ignores it on the CPU). PyTorch: `softmax`. ONNX: `Softmax`. Goes wrong naively: one
+softmax over all 9418 classes of a tree; the temperature forgotten.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ class Softmax(Layer):
     def parse(cls, context: Context) -> Softmax:
         o = context.options
         if o.number("spatial", 0):
-            raise context.error("spatial", "spatial= in [softmax] is not supported", cause="The forks compute different things for it.")
+            raise context.error(
+                "spatial", "spatial= in [softmax] is not supported", cause="The forks compute different things for it."
+            )
         shape = context.shape_of(context.before)
         count, groups = shape[0] * shape[1] * shape[2], o.integer("groups", 1, least=1)
         tree = Tree.read(context, count)
@@ -46,7 +48,7 @@ class Softmax(Layer):
         x = xs[0].flatten(1) / self.temperature
         if self.tree:
             return self.tree.softmax(x, 1).reshape(xs[0].shape)
-        return x.unflatten(1, (self.groups, -1)).softmax(2).reshape(xs[0].shape)
+        return x.reshape(x.shape[0], self.groups, -1).softmax(2).reshape(xs[0].shape)
 
     def onnx(self, g: OnnxScope, *xs: str) -> str:
         shape = [0, -1] if self.tree else [0, self.groups, -1]

@@ -1,7 +1,8 @@
-"""The tree of classes that `tree=` of `[softmax]` and `[region]` names: YOLO9000's 9418 classes, from `object` to breeds.
+"""The tree of classes that `tree=` of `[softmax]` and `[region]` names: YOLO9000's 9418 classes, from `object` to
+breeds.
 
-One line a class: its name and the number of its parent, -1 for the roots. Classes that stand together and share a parent
-are a group, and the softmax is taken within each group (pjreddie src/tree.c `read_tree`, src/softmax_layer.c,
+One line a class: its name and the number of its parent, -1 for the roots. Classes that stand together and share a
+parent are a group, and the softmax is taken within each group (pjreddie src/tree.c `read_tree`, src/softmax_layer.c,
 src/region_layer.c). A class's probability is the product of its own and of all above it.
 
 In PyTorch and ONNX, groups of one size are gathered into a matrix, so that the thousands of groups need only as many
@@ -36,7 +37,9 @@ class Tree:
 
     @classmethod
     def read(cls, context: Context, classes: int) -> Tree | None:
-        """The tree that `tree=` names; None without it. Raises CfgError where the file is missing, broken or misfits."""
+        """The tree that `tree=` names; None without it. Raises CfgError where the file is missing, broken or
+        misfits.
+        """
         option = context.section.options.get("tree")
         context.options.ignore("tree")
         if option is None or option.value in ("", "0"):
@@ -47,7 +50,10 @@ class Tree:
         tree = cls.parse(text, path.name)
         if len(tree.parents) != classes:
             raise context.error(
-                "tree", f"{path.name} is not the tree of these classes", expected=f"{classes} classes", found=f"{len(tree.parents)} lines"
+                "tree",
+                f"{path.name} is not the tree of these classes",
+                expected=f"{classes} classes",
+                found=f"{len(tree.parents)} lines",
             )
         return tree
 
@@ -60,7 +66,9 @@ class Tree:
             parent = int(match.group(1)) if match else None
             if parent is None or not -1 <= parent < len(parents):
                 raise CfgError(
-                    f"{source}:{number}", "not a line of a tree", expected="a name and the number of an earlier line, or -1",
+                    f"{source}:{number}",
+                    "not a line of a tree",
+                    expected="a name and the number of an earlier line, or -1",
                     found=repr(line[:60]),
                 )
             parents.append(parent)
@@ -107,9 +115,12 @@ class Tree:
         from torch import cat, from_numpy
 
         gathered = x.index_select(axis, from_numpy(self.order).to(x.device))
-        parts = []
-        for (size, members), part in zip(self.batches, gathered.split([len(m) for _, m in self.batches], axis), strict=True):
-            parts.append(part.unflatten(axis, (len(members) // size, size)).softmax(axis + 1).flatten(axis, axis + 1))
+        parts, start = [], 0
+        for size, members in self.batches:
+            part = gathered.narrow(axis, start, len(members))
+            rows = part.reshape(*x.shape[:axis], len(members) // size, size, *x.shape[axis + 1 :])
+            parts.append(rows.softmax(axis + 1).flatten(axis, axis + 1))
+            start += len(members)
         return cat(parts, axis).index_select(axis, from_numpy(self.back).to(x.device))
 
     def onnx_softmax(self, g: OnnxScope, x: str, axis: int, rank: int) -> str:
@@ -118,13 +129,17 @@ class Tree:
         lengths = [len(members) for _, members in self.batches]
         parts = [gathered]
         if len(lengths) > 1:
-            parts = g.node("Split", gathered, g.constant("tree_sizes", lengths, "int64"), outputs=len(lengths), axis=axis)
+            parts = g.node(
+                "Split", gathered, g.constant("tree_sizes", lengths, "int64"), outputs=len(lengths), axis=axis
+            )
         done = []
         for (size, members), part in zip(self.batches, parts, strict=True):
             shape = [0] * axis + [len(members) // size, size] + [-1] * (rank - axis - 1)
             rows = g.node("Reshape", part, g.constant(f"tree_groups_{size}", shape, "int64"))
             flat = [0] * axis + [len(members)] + [-1] * (rank - axis - 1)
-            rows = g.node("Reshape", g.node("Softmax", rows, axis=axis + 1), g.constant(f"tree_flat_{size}", flat, "int64"))
+            rows = g.node(
+                "Reshape", g.node("Softmax", rows, axis=axis + 1), g.constant(f"tree_flat_{size}", flat, "int64")
+            )
             done.append(rows)
         joined = done[0] if len(done) == 1 else g.node("Concat", *done, axis=axis)
         return str(g.node("Gather", joined, g.constant("tree_back", self.back, "int64"), axis=axis))
@@ -140,8 +155,8 @@ class Tree:
     def top(self, x: Float32 | Sequence[float], thresh: float) -> int:
         """The most special class that is still likelier than `thresh`, walking down from the roots as Darknet does.
 
-        pjreddie src/tree.c `hierarchy_top_prediction`, called with what `absolute` gives: the product along the way is taken
-        twice, so that it goes down less far than `thresh` says.
+        pjreddie src/tree.c `hierarchy_top_prediction`, called with what `absolute` gives: the product along the way is
+        taken twice, so that it goes down less far than `thresh` says.
         """
         p, group = 1.0, 0
         while True:

@@ -28,7 +28,9 @@ class Upsample(Layer):
     def parse(cls, context: Context) -> Upsample:
         stride = context.options.integer("stride", 2, least=-64, most=64)
         if stride < 1:
-            raise context.error("stride", "an upsample that makes the map smaller is not supported", expected="1 or more", found=stride)
+            raise context.error(
+                "stride", "an upsample that makes the map smaller is not supported", expected="1 or more", found=stride
+            )
         c, h, w = context.shape_of(context.before)
         scale = context.options.number("scale", 1.0)
         return cls(**cls.common(context), output_shape=(c, h * stride, w * stride), stride=stride, scale=scale)
@@ -42,6 +44,12 @@ class Upsample(Layer):
     def onnx(self, g: OnnxScope, *xs: str) -> str:
         scales = g.constant("scales", [1.0, 1.0, float(self.stride), float(self.stride)])
         y = g.node(
-            "Resize", xs[0], "", scales, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
+            "Resize",
+            xs[0],
+            "",
+            scales,
+            mode="nearest",
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
         )
         return str(y if self.scale == 1 else g.node("Mul", y, g.constant("scale", self.scale)))

@@ -24,6 +24,7 @@ from workbench.layers.base import Context, Float32, OnnxScope, Parameters
 from workbench.layers.head import (
     Boxes,
     Head,
+    by_anchor,
     check_channels,
     onnx_corners,
     onnx_grid,
@@ -49,10 +50,10 @@ class Yolo(Head):
     kinds: ClassVar[tuple[str, ...]] = ("yolo",)
     anchor_unit: ClassVar[str] = "pixels of the network input"
     training_keys: ClassVar[frozenset[str]] = frozenset(
-        "jitter ignore_thresh truth_thresh random map max label_smooth_eps objectness_smooth iou_thresh iou_loss iou_normalizer "
-        "iou_thresh_kind cls_normalizer obj_normalizer delta_normalizer max_delta focal_loss resize counters_per_class "
-        "embedding_layer track_history_size sim_thresh dets_for_show dets_for_track track_ciou_norm uc_normalizer beta1 "
-        "show_details".split()
+        "jitter ignore_thresh truth_thresh random map max label_smooth_eps objectness_smooth iou_thresh "
+        "iou_loss iou_normalizer iou_thresh_kind cls_normalizer obj_normalizer delta_normalizer max_delta "
+        "focal_loss resize counters_per_class embedding_layer track_history_size sim_thresh dets_for_show "
+        "dets_for_track track_ciou_norm uc_normalizer beta1 show_details".split()
     )
 
     mask: tuple[int, ...]
@@ -69,15 +70,21 @@ class Yolo(Head):
         anchors = read_anchors(context, read_count(context, num, mask))
         check_channels(context, len(mask), 5 + classes)
         return cls(
-            **cls.common(context), output_shape=context.shape_of(context.before), classes=classes,
-            anchors=tuple(anchors[i] for i in mask), mask=mask, scale_x_y=o.number("scale_x_y", 1.0),
-            new_coords=bool(o.integer("new_coords", 0)), nms_kind=read_nms_kind(context), beta_nms=o.number("beta_nms", 0.6),
+            **cls.common(context),
+            output_shape=context.shape_of(context.before),
+            classes=classes,
+            anchors=tuple(anchors[i] for i in mask),
+            mask=mask,
+            scale_x_y=o.number("scale_x_y", 1.0),
+            new_coords=bool(o.integer("new_coords", 0)),
+            nms_kind=read_nms_kind(context),
+            beta_nms=o.number("beta_nms", 0.6),
         )
 
     def forward(self, p: Parameters, *xs: torch.Tensor) -> torch.Tensor:
         from torch import cat
 
-        x = xs[0].unflatten(1, (len(self.anchors), self.entries))
+        x = by_anchor(xs[0], len(self.anchors), self.entries)
         xy, wh, rest = x[:, :, :2], x[:, :, 2:4], x[:, :, 4:]
         if not self.new_coords:
             xy, rest = xy.sigmoid(), rest.sigmoid()
