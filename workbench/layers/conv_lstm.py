@@ -55,7 +55,8 @@ class ConvLstm(Recurrent):
             raise context.error(
                 "lstm_activation", "only tanh is supported in [conv_lstm]", cause="AlexeyAB's CPU code ignores the key."
             )
-        output, one = o.integer("output", 1, least=1, most=1 << 20), read_same_size(context)
+        output = o.integer("output", 1, least=1, most=1 << 20)
+        one = read_same_size(context, channels, output)
         sides = ([("v", "fio", output)] if o.integer("peephole", 0) else []) + [
             ("w", "figo", output),
             ("u", "figo", channels),

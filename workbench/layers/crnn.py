@@ -41,7 +41,7 @@ class Crnn(Recurrent):
         o = context.options
         channels, h, w = context.shape_of(context.before)
         output, hidden = (o.integer(key, 1, least=1, most=1 << 20) for key in ("output", "hidden"))
-        one = read_same_size(context)
+        one = read_same_size(context, channels, hidden, output)
         sizes = (channels, hidden, hidden, output)
         names = ("input.", "self.", "output.")
         first, again, last = (one(name, sizes[i], sizes[i + 1]) for i, name in enumerate(names))
@@ -92,9 +92,9 @@ class SameSize:
         )
 
 
-def read_same_size(context: Context) -> SameSize:
+def read_same_size(context: Context, *channels: int) -> SameSize:
     """size, pad, padding, stride, dilation and groups of a recurrent convolution; raises CfgError where it would
-    shrink.
+    shrink, or where groups= does not divide all the `channels` that go in and out.
     """
     o = context.options
     size, stride = o.integer("size", 3, least=1, most=1024), o.integer("stride", 1, least=1, most=1024)
@@ -112,4 +112,9 @@ def read_same_size(context: Context) -> SameSize:
         )
     dilation = o.integer("dilation", 1, least=1, most=1024) if size > 1 else 1
     groups = max(o.integer("groups", 1, least=0), 1)
+    if any(count % groups for count in channels):
+        counts = ", ".join(map(str, channels))
+        raise context.error(
+            "groups", f"groups={groups} divides not all of {counts}", expected="a divisor", found=groups
+        )
     return SameSize(size, padding, dilation, groups, bool(o.integer("batch_normalize", 0)))
