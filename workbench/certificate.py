@@ -6,6 +6,7 @@ file that would differ from the proved one in a single weight is not covered by 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -55,6 +56,8 @@ class Certificate:
     layers: tuple[LayerDifference, ...] = ()
     pictures: tuple[PictureComparison, ...] = field(default=(), repr=False)
     versions: Mapping[str, str] = field(default_factory=dict)
+    pipeline: str = ""
+    """`pipeline(model)`: what no file holds. Empty says nothing about it."""
 
     @property
     def passed(self) -> bool:
@@ -74,7 +77,7 @@ class Certificate:
                 f"gate `{gate.name}` failed",
                 expected=_limit(gate),
                 found=_worst(gate),
-                cause=f"{gate.where} {gate.detail}".strip() or None,
+                cause=_place(gate),
                 next_step="Nothing was written; --unvalidated exports all the same and says so in the file.",
             )
         if not self.gates:
@@ -86,6 +89,13 @@ class Certificate:
                 "the certificate speaks of another model or dialect",
                 expected=identity(model)[2:],
                 found=told[2:],
+            )
+        if self.pipeline not in ("", pipeline(model)):
+            raise NotProved(
+                self.source,
+                "the certificate speaks of another model",
+                cause="A layer, the input size, the preprocessing or the suppression was changed since.",
+                next_step="Validate the model as it is now.",
             )
         if graph_sha256 not in (None, self.graph_sha256):
             raise NotProved(
@@ -146,6 +156,12 @@ def identity(model: Model) -> tuple[str, str, str, str]:
     return model.cfg_sha256, model.weights.sha256, model.dialect.name, str(model.dialect.epsilon)
 
 
+def pipeline(model: Model) -> str:
+    """sha256 of the layers' options and shapes, the preprocessing and the suppression: what can change in memory."""
+    told = repr((model.network.layers, model.preprocessing, model.nms))
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
 def _gate_json(gate: Gate) -> dict[str, Any]:
     return {
         "name": gate.name,
@@ -168,6 +184,11 @@ def _picture_json(row: PictureComparison) -> dict[str, Any]:
         "only_reference": len(row.match.only_reference),
         "only_candidate": len(row.match.only_candidate),
     }
+
+
+def _place(gate: Gate) -> str | None:
+    told = "; ".join(part.rstrip(".") for part in (gate.where, gate.detail) if part)
+    return f"{told}." if told else None
 
 
 def _limit(gate: Gate) -> str | None:

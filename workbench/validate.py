@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.certificate import Certificate, Gate, identity
+from workbench.certificate import Certificate, Gate, identity, pipeline
 from workbench.errors import OptionError, ReferenceRefused
 from workbench.gates import GATES, Trial, check_ledger, run_gate
 from workbench.image import load_picture
@@ -110,6 +110,7 @@ def _certificate(
         layers=compared.layers if compared else (),
         pictures=compared.pictures if compared else (),
         versions=_versions(),
+        pipeline=pipeline(model),
     )
 
 

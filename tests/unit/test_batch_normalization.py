@@ -39,7 +39,8 @@ def test_a_negative_variance_is_never_written(fold: bool) -> None:
     with pytest.raises(WeightsError) as caught:
         OnnxRunner(model, fold=fold)
     assert str(caught.value) == (
-        "layer 0 rolling_variance: 2 channels have no root in the dialect pjreddie, sqrt(variance) + 1e-06; expected "
+        "weights: layer 0 (small.cfg:5) rolling_variance: 2 channels have no root in the dialect pjreddie, "
+        "sqrt(variance) + 1e-06; expected "
         "variances of 0 or more, found -0.001 in channel 1. "
         "A damaged file, tensors read in the wrong order, or the dialect of another fork."
     )
