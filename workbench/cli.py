@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from workbench.errors import OptionError, WorkbenchError
+from workbench.errors import OptionError, RunnerFailed, WorkbenchError, printable
+from workbench.files import refuse_input
 
 if TYPE_CHECKING:
     from workbench.certificate import Certificate
+    from workbench.detections import Detections
     from workbench.model import Model
     from workbench.onnx_model import OnnxOptions
 
@@ -88,8 +90,9 @@ def inspect(cfg: Path, weights: Path | None, dialect: str | None, as_json: bool)
         click.echo(json.dumps(report.to_json(), indent=1))
     else:
         terminal.show_inspection(report)
-    if report.errors:
-        raise SystemExit(2)
+    errors = [finding for finding in report.findings if finding.level == "error"]
+    if errors:
+        _fail(f"{errors[0]}" + (f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""), 2)
 
 
 @cli.command()
@@ -122,13 +125,16 @@ def detect(
     from workbench.runners import open_runner
 
     model = _open(cfg, weights, dialect, names)
-    targets = _picture_targets(output, pictures, [model.weights.path, model.network.cfg_path, *pictures])
+    model.weights.require_sound()
+    targets = _picture_targets(output, pictures, [cfg, weights, names, *pictures])
+    classes = [model.name_of(i) for i in range(max((head.classes for head in model.network.heads), default=0))]
     rows = []
     with open_runner(runner, model) as engine:
         for path, target in zip(pictures, targets, strict=True):
             picture = load_picture(path)
             found = engine.detect(picture, model.thresh if thresh is None else thresh)
-            rows.append({"picture": str(path), "runner": runner, "detections": found.to_json(list(model.names))})
+            _require_finite(found, path)
+            rows.append({"picture": str(path), "runner": runner, "detections": found.to_json(classes)})
             if not as_json:
                 terminal.show_detections(model, str(path), found)
             if target:
@@ -171,6 +177,10 @@ def validate(
     from workbench import terminal
     from workbench.validate import load_pictures, shipped_pictures
 
+    inputs = [cfg, weights, names, onnx_file, *images]
+    for target in (html_file, json_file):
+        if target and str(target) != "-":
+            refuse_input(target, inputs)
     model = _open(cfg, weights, dialect, names)
     pictures = load_pictures(list(images)) if images else shipped_pictures()
     certificate = _prove(model, pictures, reference, _options(outputs, opset, static), onnx_file)
@@ -217,9 +227,11 @@ def convert(
     from workbench.validate import load_pictures, shipped_pictures
 
     find_writer(output)
+    refuse_input(output, [cfg, weights, names, *images])
     model = _open(cfg, weights, dialect, names)
     options = _options(outputs, opset, static)
     if unvalidated:
+        model.weights.require_sound()
         export(model, output, options=options, unvalidated=True)
         terminal.say(f"wrote {output} ({output.stat().st_size} bytes), UNVALIDATED: nothing was proved")
         return
@@ -295,7 +307,7 @@ def main(arguments: list[str] | None = None) -> None:
         cli.main(arguments, standalone_mode=False)
     except WorkbenchError as error:
         _fail(str(error), error.exit_code)
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         _fail("interrupted", 130)
     except click.ClickException as error:
         error.show()
@@ -305,10 +317,12 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         raise SystemExit(0) from None
+    except OSError as error:
+        _fail(f"{error.filename or 'file'}: {error.strerror or error}", 2)
 
 
 def _fail(text: str, code: int) -> None:
-    click.echo(f"workbench: {text}", err=True)
+    click.echo(f"workbench: {printable(text, 10_000)}", err=True)
     raise SystemExit(code) from None
 
 
@@ -317,8 +331,8 @@ def _open(cfg: Path, weights: Path, dialect: str | None, names: Path | None) -> 
     from workbench.model import open_model
 
     model = open_model(cfg, weights, dialect=dialect, names=names)
-    for note in model.notes:
-        terminal.warn(f"note: {note}")
+    for line in terminal.note_lines(model.notes):
+        terminal.warn(line)
     if dialect is None:
         terminal.warn(f"dialect {model.dialect}: {model.reasons[0]} (--dialect chooses another)")
     return model
@@ -347,9 +361,9 @@ def _prove(model: Model, pictures: Any, reference: str, options: OnnxOptions, fi
         return validate(model, pictures, reference=reference, options=options, file=file, progress=progress)
 
 
-def _picture_targets(output: Path | None, pictures: tuple[Path, ...], inputs: list[Path | None]) -> list[Path | None]:
-    from workbench.files import refuse_input
-
+def _picture_targets(
+    output: Path | None, pictures: tuple[Path, ...], inputs: Sequence[Path | None]
+) -> list[Path | None]:
     if output is None:
         return [None] * len(pictures)
     if len(pictures) == 1 and not output.is_dir():
@@ -362,6 +376,18 @@ def _picture_targets(output: Path | None, pictures: tuple[Path, ...], inputs: li
     for target in targets:
         refuse_input(target, inputs)
     return list(targets)
+
+
+def _require_finite(found: Detections, picture: Path) -> None:
+    import numpy as np
+
+    bad = int(np.count_nonzero(~np.isfinite(found.boxes).all(axis=1)))
+    if bad:
+        raise RunnerFailed(
+            str(picture),
+            f"{bad} of {len(found)} boxes are no finite numbers",
+            cause="Weights of another cfg, or a network that is not trained.",
+        )
 
 
 def _write_overlay(model: Model, picture: Any, found: Any, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -54,7 +55,7 @@ def refuse_input(target: Path, inputs: Iterable[Path | None]) -> None:
     if os.path.isdir(target):
         raise OptionError(str(target), "is a folder", expected="a file name")
     if not os.path.isdir(target.parent):
-        raise _cannot_write(target, "no such folder")
+        raise _cannot_write(target, os.strerror(errno.ENOENT))
     for source in inputs:
         if source is not None and os.path.exists(target) and os.path.exists(source) and target.samefile(source):
             raise OptionError(

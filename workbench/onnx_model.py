@@ -2,38 +2,32 @@
 
 Nothing is traced. Each layer writes its own nodes; batch normalisation is folded into the convolution in float64 in the
 model's dialect; batch, height and width stay open unless a size is asked for. Weights are computed one tensor at a time
-while the file is written, so that a model never lies in memory twice.
-
-The file is streamed as protobuf's wire format says: a message is its fields one after the other, a nested message is a
-tag, a length and its fields. The lengths are known before any weight is computed.
+while the file is written, so that a model never lies in memory twice (`onnx_wire.py`).
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 from onnx import helper
 
 from workbench.dialects import Dialect
-from workbench.errors import OptionError, WorkbenchError
+from workbench.errors import OptionError, WeightsError, WorkbenchError
 from workbench.files import atomic_write
 from workbench.layers import Layer, OnnxScope
-from workbench.layers.base import Float32
+from workbench.layers.base import Float32, StateSpec
+from workbench.memory import require_memory
 from workbench.model import Model
+from workbench.onnx_wire import Initializer, Make, write_model
 
 Outputs = Literal["raw", "decoded", "nms", "layers"]
 OPSETS = range(17, 22)
-IR_VERSIONS = {17: 8, 18: 8, 19: 9, 20: 9, 21: 10}
 INPUT = "images"
-PRODUCER = "darknet-workbench"
-LARGEST_FILE = 2**31 - 1
-"""Protobuf refuses larger messages."""
 
 
 @dataclass(frozen=True)
@@ -56,29 +50,6 @@ class OnnxOptions:
             raise OptionError("outputs", "not known", expected="raw, decoded or nms", found=self.outputs)
 
 
-@dataclass(frozen=True)
-class Initializer:
-    """A weight that is computed when the file is written."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: int
-    make: Callable[[], np.ndarray[Any, Any]]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of its values."""
-        itemsize: int = helper.tensor_dtype_to_np_dtype(self.dtype).itemsize
-        return int(np.prod(self.shape, dtype=np.int64)) * itemsize
-
-    def data(self) -> memoryview:
-        """The values, little endian."""
-        array = np.ascontiguousarray(self.make(), helper.tensor_dtype_to_np_dtype(self.dtype).newbyteorder("<"))
-        if array.nbytes != self.nbytes:
-            raise AssertionError(f"{self.name}: {array.shape} is not {self.shape}")
-        return array.reshape(-1).view(np.uint8).data
-
-
 @dataclass
 class OnnxGraph:
     """An ONNX graph without weight values. `values` maps each layer to the value that holds its output."""
@@ -91,6 +62,9 @@ class OnnxGraph:
     outputs: list[onnx.ValueInfoProto] = field(default_factory=list)
     output_layers: dict[str, int] = field(default_factory=dict)
     """Name of each output that is a layer's -> its index."""
+    states: list[onnx.ValueInfoProto] = field(default_factory=list)
+    """Inputs for what recurrent layers remember, zero where not given; outputs of the same name end in `_after`."""
+    states_after: list[onnx.ValueInfoProto] = field(default_factory=list)
 
     @property
     def image_shape(self) -> list[int | str]:
@@ -113,7 +87,8 @@ class _Scope:
         self.size = (graph.options.size[1], graph.options.size[0]) if graph.options.size else None
 
     def tensor(self, name: str) -> Float32:
-        return self._graph.model.weights[self._layer, name]
+        model = self._graph.model
+        return model.weights[model.network.layers[self._layer].owner, name]
 
     def node(self, op: str, *inputs: str, outputs: int = 1, name: str | None = None, **attributes: Any) -> Any:
         count = self._counts[op] = self._counts.get(op, 0) + 1
@@ -126,18 +101,38 @@ class _Scope:
         array = np.asarray(value, dtype)
         return self._add(name, array.shape, helper.np_dtype_to_tensor_dtype(array.dtype), lambda: array)
 
-    def weight(self, name: str, shape: Sequence[int], make: Callable[[], Float32]) -> str:
-        def named() -> Float32:
+    def weight(self, name: str, shape: Sequence[int], make: Callable[[], Float32 | Iterable[Float32]]) -> str:
+        def named() -> Float32 | Iterable[Float32]:
             try:
                 return make()
             except WorkbenchError as error:
-                error.where = f"layer {self._layer} {error.where}"
+                layer = self._graph.model.network.layers[self._layer]
+                place = f"layer {layer.index} ({self._graph.model.network.cfg.source}:{layer.line})"
+                error.where = f"{place} {error.where}"
                 error.args = (error._sentence(),)
                 raise
 
         return self._add(name, tuple(shape), onnx.TensorProto.FLOAT, named)
 
-    def _add(self, name: str, shape: tuple[int, ...], dtype: int, make: Callable[[], np.ndarray[Any, Any]]) -> str:
+    def read_state(self, spec: StateSpec) -> str:
+        zero = np.zeros((1, spec.shape[0], 1, 1), np.float32)
+        name = self._add(spec.name, zero.shape, onnx.TensorProto.FLOAT, lambda: zero)
+        self._graph.states.append(self._state_info(spec, name, "_before"))
+        return name
+
+    def write_state(self, spec: StateSpec, value: str) -> None:
+        name = self.node("Identity", value, name=f"{self._prefix}/{spec.name}_after")
+        self._graph.states_after.append(self._state_info(spec, name, ""))
+
+    def _state_info(self, spec: StateSpec, name: str, rows: str) -> onnx.ValueInfoProto:
+        """Where nothing is given, one row of zeros serves every row of the batch, so the names of dimensions differ."""
+        fixed = self._layer in self._graph.model.network.fixed_layers and not rows
+        size = list(spec.shape[1:]) if fixed else [f"{name}:height", f"{name}:width"]
+        return helper.make_tensor_value_info(
+            name, onnx.TensorProto.FLOAT, [f"{name}:batch" if rows else "batch", spec.shape[0], *size]
+        )
+
+    def _add(self, name: str, shape: tuple[int, ...], dtype: int, make: Make) -> str:
         label = f"{self._prefix}/{name}"
         self._graph.initializers.setdefault(label, Initializer(label, shape, dtype, make))
         return label
@@ -150,6 +145,8 @@ def build_graph(model: Model, options: OnnxOptions | None = None) -> OnnxGraph:
         model = model.at_size(*options.size)
     elif not model.network.any_size:
         options = replace(options, size=(model.network.width, model.network.height))
+    if options.size:  # then the grids of the heads are constants
+        require_memory(model.network, output_layers(model))
     graph = OnnxGraph(model, options)
     needed = _needed_layers(model, options.outputs)
     graph.values[-1] = INPUT
@@ -244,7 +241,7 @@ def _decode_heads(graph: OnnxGraph) -> tuple[list[str], list[str]]:
 def _rows(graph: OnnxGraph) -> int | str:
     if not graph.options.size:
         return "rows"
-    return sum(len(head.anchors) * head.output_shape[1] * head.output_shape[2] for head in graph.model.network.heads)
+    return sum(head.boxes for head in graph.model.network.heads)
 
 
 def _write_nms(graph: OnnxGraph) -> None:
@@ -280,84 +277,40 @@ _WRITE_OUTPUTS: dict[Outputs, Callable[[OnnxGraph], None]] = {
 def write_onnx(
     graph: OnnxGraph,
     path: str | Path,
-    metadata: Mapping[str, str] | None = None,
+    metadata: Mapping[str, str] | Callable[[], Mapping[str, str]] | None = None,
     approve: Callable[[str], None] | None = None,
+    hashed: bool = True,
 ) -> str:
     """Write the file and return the sha256 of its graph, which does not change with the metadata.
 
-    `approve` is given that sha256 before the file appears under its name, and may raise to keep it away.
+    metadata: or a function that is asked for them when the graph is written. `approve` is given that sha256 before the
+    file appears under its name, and may raise to keep it away. hashed=False saves the time and returns "".
     Raises OptionError where it would exceed protobuf's 2 GiB, WeightsError where a tensor cannot be folded.
     """
     model = graph.model
+    tell = metadata if callable(metadata) else lambda: metadata or {}
     with atomic_write(path, inputs=[model.weights.path, model.network.cfg_path]) as file:
-        graph_sha256 = _stream(graph, file, metadata or {})
+        initializers = graph.initializers.values()
+        try:
+            graph_sha256 = write_model(file, _skeleton(graph), initializers, graph.options.opset, tell, hashed)
+        except WeightsError as error:
+            raise error.inside(model.weights.source) from error
         if approve:
             approve(graph_sha256)
     return graph_sha256
 
 
-def _stream(graph: OnnxGraph, file: BinaryIO, metadata: Mapping[str, str]) -> str:
-    skeleton = _skeleton(graph)
-    frames = [(initializer, _tensor_frame(initializer)) for initializer in graph.initializers.values()]
-    length = len(skeleton) + sum(len(frame) + initializer.nbytes for initializer, frame in frames)
-    if length > LARGEST_FILE:
-        raise OptionError(
-            "onnx", "the file would be too large for protobuf", expected=f"at most {LARGEST_FILE} bytes", found=length
-        )
-    file.write(_envelope(graph.options.opset, metadata) + _tag(7) + _varint(length))
-    digest = hashlib.sha256()
-    for piece in _graph_pieces(skeleton, frames):
-        digest.update(piece)
-        file.write(piece)
-    return digest.hexdigest()
-
-
-def _graph_pieces(skeleton: bytes, frames: list[tuple[Initializer, bytes]]) -> Iterator[bytes | memoryview]:
-    yield skeleton
-    for initializer, frame in frames:
-        yield frame
-        yield initializer.data()
-
-
-def _skeleton(graph: OnnxGraph) -> bytes:
-    """The serialised GraphProto without its initializers."""
+def _skeleton(graph: OnnxGraph) -> onnx.GraphProto:
+    """The GraphProto without its initializers."""
     proto = onnx.GraphProto(name=Path(graph.model.network.cfg.source).stem or "darknet")
     proto.node.extend(graph.nodes)
     proto.input.append(helper.make_tensor_value_info(INPUT, onnx.TensorProto.FLOAT, graph.image_shape))
-    proto.output.extend(graph.outputs)
-    known = {INPUT, *(output.name for output in graph.outputs)}
+    proto.input.extend(graph.states)
+    proto.output.extend((*graph.outputs, *graph.states_after))
+    known = {INPUT, *(value.name for value in (*proto.input, *proto.output))}
     for layer in graph.model.network.layers:
         name = graph.values.get(layer.index)
         if name and name not in known:
             known.add(name)
             proto.value_info.append(_value_info(graph, name, layer))
-    return bytes(proto.SerializeToString(deterministic=True))
-
-
-def _envelope(opset: int, metadata: Mapping[str, str]) -> bytes:
-    """The serialised ModelProto without its graph."""
-    proto = onnx.ModelProto(ir_version=IR_VERSIONS[opset], producer_name=PRODUCER)
-    proto.opset_import.append(helper.make_opsetid("", opset))
-    for key, value in metadata.items():
-        proto.metadata_props.add(key=key, value=value)
-    return bytes(proto.SerializeToString(deterministic=True))
-
-
-def _tensor_frame(initializer: Initializer) -> bytes:
-    """Everything of an initializer but its values: GraphProto field 5, TensorProto field 9 left open at the end."""
-    proto = onnx.TensorProto(dims=initializer.shape, data_type=initializer.dtype, name=initializer.name)
-    inner = proto.SerializeToString(deterministic=True) + _tag(9) + _varint(initializer.nbytes)
-    return _tag(5) + _varint(len(inner) + initializer.nbytes) + inner
-
-
-def _tag(number: int) -> bytes:
-    """Wire type 2: a length and bytes follow."""
-    return _varint(number << 3 | 2)
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
+    return proto

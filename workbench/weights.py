@@ -18,7 +18,7 @@ import numpy as np
 
 from workbench.dialects import Dialect
 from workbench.errors import WeightsError
-from workbench.files import atomic_write
+from workbench.files import atomic_write, is_endless
 from workbench.layers.base import Float32
 from workbench.ledger import FLOAT, Header, Ledger, Place, Span, build_ledger
 from workbench.network import Network
@@ -87,7 +87,8 @@ class Weights:
         span = self.ledger.by_name[key]
         if span.stop > self.size:
             raise self._too_short(span)
-        return self.data[span.start : span.stop].view(FLOAT).reshape(span.shape)
+        values = self.data[span.start : span.stop].view(FLOAT)
+        return values.reshape(span.stored).T.reshape(span.shape) if span.transposed else values.reshape(span.shape)
 
     def at(self, offset: int) -> Place:
         """Which layer, field and element the byte at `offset` belongs to."""
@@ -120,11 +121,20 @@ class Weights:
         """The whole file as it would be written: header, then every tensor in order."""
         yield self.header.pack()
         for span in self.ledger.spans:
-            yield np.ascontiguousarray(self[span.layer, span.field], FLOAT).reshape(-1).view(np.uint8).data
+            values = self[span.layer, span.field]
+            values = values.reshape(span.stored[::-1]).T if span.transposed else values
+            yield np.ascontiguousarray(values, FLOAT).reshape(-1).view(np.uint8).data
 
     def findings(self) -> list[Finding]:
         """Everything wrong with the file, structure first; values are checked only where they can be read."""
         return [*self.structure(), *self.values()]
+
+    def require_sound(self) -> None:
+        """Raise WeightsError for the first finding that makes the file unusable."""
+        for finding in self.findings():
+            if finding.level == "error":
+                problem = f"bytes {finding.start:#x}-{finding.stop:#x}: {finding.problem}"
+                raise WeightsError(finding.where, problem, cause=finding.cause)
 
     def structure(self) -> Iterator[Finding]:
         """Truncated or trailing bytes, with the likeliest reason."""
@@ -142,16 +152,24 @@ class Weights:
 
     def values(self) -> Iterator[Finding]:
         """NaN, infinity, negative and denormal variances."""
+        all_finite = self._are_all_finite()
         for span in self.ledger.spans:
             if span.stop <= self.size or (span.layer, span.field) in self.changed:
-                yield from self._check_values(span)
+                yield from self._check_values(span, all_finite)
 
-    def _check_values(self, span: Span) -> Iterator[Finding]:
+    def _are_all_finite(self) -> bool:
+        """One pass over a whole file; False also where that cannot tell, and each tensor has to be looked at."""
+        if self.changed or self.size != self.ledger.bytes:
+            return False
+        return _sum_is_finite(self.data[self.ledger.header_bytes :].view(FLOAT))
+
+    def _check_values(self, span: Span, finite: bool) -> Iterator[Finding]:
+        """finite: whether that is known already."""
+        is_variance = span.field.endswith("rolling_variance")
+        if finite and not is_variance:
+            return
         values = self[span.layer, span.field].ravel()
-        with np.errstate(over="ignore", invalid="ignore"):
-            suspect = not np.isfinite(values.sum(dtype=np.float32))
-        if suspect and not (finite := np.isfinite(values)).all():
-            bad = np.flatnonzero(~finite)
+        if not finite and not _sum_is_finite(values) and (bad := np.flatnonzero(~np.isfinite(values))).size:
             yield self._finding(
                 "error",
                 span,
@@ -159,7 +177,7 @@ class Weights:
                 f"{bad.size} values are NaN or infinite.",
                 "Read in the wrong order, or a damaged file.",
             )
-        if span.field.endswith("rolling_variance"):
+        if is_variance:
             yield from self._check_variance(span, values)
 
     def _check_variance(self, span: Span, values: Float32) -> Iterator[Finding]:
@@ -202,6 +220,12 @@ class Weights:
         return f"needs bytes {needed}, the file ends at {self.size:#x}: {missing} bytes are missing"
 
 
+def _sum_is_finite(values: Float32) -> bool:
+    """True only where every value is finite; False also where finite values sum up to more than a float32 holds."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(values.sum(dtype=np.float32)))
+
+
 def _explain_size(weights: Weights, size: int) -> str:
     """The likeliest reason for a file of `size` bytes, from what the ledger would accept."""
     header = weights.header
@@ -224,7 +248,13 @@ def open_weights(network: Network, path: str | Path, dialect: Dialect) -> Weight
     path = Path(path)
     data = _map(path)
     header = Header.unpack(data[:20].tobytes(), path.name)
-    return Weights(header, build_ledger(network, dialect, header.size), data, path.absolute(), network.cfg.source)
+    return Weights(
+        header,
+        build_ledger(network, dialect, header.size, header.transposed),
+        data,
+        path.absolute(),
+        network.cfg.source,
+    )
 
 
 def make_weights(
@@ -232,7 +262,7 @@ def make_weights(
 ) -> Weights:
     """Weights from tensors in memory, all of the ledger; raises WeightsError where one is missing or misshapen."""
     header = header or Header(0, 2, 5, 0)
-    ledger = build_ledger(network, dialect, header.size)
+    ledger = build_ledger(network, dialect, header.size, header.transposed)
     missing = [str(span) for span in ledger.spans if (span.layer, span.field) not in tensors]
     if missing:
         raise WeightsError("weights", f"{len(missing)} tensors are missing", found=missing[0])
@@ -253,6 +283,8 @@ def write_weights(weights: Weights, path: str | Path) -> None:
 
 
 def _map(path: Path) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+    if is_endless(path):
+        raise WeightsError(str(path), "is not a regular file", expected="a .weights on disk", found="a device or pipe")
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size

@@ -114,7 +114,5 @@ def read_same_size(context: Context, *channels: int) -> SameSize:
     groups = max(o.integer("groups", 1, least=0), 1)
     if any(count % groups for count in channels):
         counts = ", ".join(map(str, channels))
-        raise context.error(
-            "groups", f"groups={groups} divides not all of {counts}", expected="a divisor", found=groups
-        )
+        raise context.error("groups", f"groups={groups} does not divide all of {counts}", expected="a divisor")
     return SameSize(size, padding, dilation, groups, bool(o.integer("batch_normalize", 0)))

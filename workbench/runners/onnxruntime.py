@@ -28,8 +28,13 @@ def open_session(path: str | Path) -> onnxruntime.InferenceSession:
         raise RunnerFailed(str(path), "ONNX Runtime refuses the file", found=str(error).splitlines()[0]) from error
 
 
-def run_session(session: onnxruntime.InferenceSession, names: list[str] | None, x: Float32, where: str) -> list[Float32]:
-    """The outputs `names` (all where None) for the input x (n, c, h, w); raises RunnerFailed where ONNX Runtime gives up."""
+def run_session(
+    session: onnxruntime.InferenceSession, names: list[str] | None, x: Float32, where: str
+) -> list[Float32]:
+    """The outputs `names` (all where None) for the input x (n, c, h, w).
+
+    Raises RunnerFailed where ONNX Runtime gives up.
+    """
     try:
         outputs: list[Float32] = session.run(names, {session.get_inputs()[0].name: x})
     except Exception as error:  # as above
