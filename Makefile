@@ -5,11 +5,12 @@ BIN := .venv/bin
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)".*/\1/p' pyproject.toml)
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test bench lab data tools clean
+.PHONY: help demo test corpus bench lab data tools clean
 
 help:
 	@echo "make demo    convert, prove and export the shipped model into out/demo"
 	@echo "make test    style, types and every test"
+	@echo "make corpus  every public cfg against its golden values; the table goes to out/corpus.md (an hour)"
 	@echo "make lab     open the notebooks"
 	@echo "make bench   measure time and memory"
 	@echo "make data    draw the pictures and train the shipped models again"
@@ -23,6 +24,9 @@ test: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -q
+
+corpus: .venv/.installed
+	$(BIN)/python tests/corpus.py --out out
 
 bench: .venv/.installed
 	$(BIN)/python tests/benchmarks/run.py

@@ -11,7 +11,7 @@ import json
 import runpy
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.cfg import parse_cfg
 from workbench.dialects import ALEXEYAB, PJREDDIE, Dialect
-from workbench.model import Model, model_from
-from workbench.network import build_network
-from workbench.weights import open_weights
+from workbench.model import Model, open_model
 
 Array = NDArray[np.float32]
 Outputs = Mapping[int, Array] | Sequence[Array | None]
@@ -97,16 +94,14 @@ class Golden:
 
     def model(self) -> Model:
         """The model at the golden's size. Its weights file is gone from the disk as soon as it is mapped."""
-        network = build_network(parse_cfg(self.text, self.cfg), *self.size)
+        size = self.entry["width"], self.entry["height"]
         with tempfile.TemporaryDirectory(prefix="oracle-") as folder:
             path = Path(folder) / "golden.weights"
             self.write_weights(path)
-            weights = open_weights(network, path, self.fork.dialect)
-        assert weights.sha256 == self.entry["weights_sha256"], f"{self.cfg}: the recipe gave other weights"
-        assert weights.size == weights.ledger.bytes, f"{self.cfg}: {weights.ledger.bytes} bytes read of {weights.size}"
-        model = model_from(self.text, weights, self.fork.dialect, (), self.cfg)
-        net = replace(model.preprocessing, width=network.width, height=network.height)
-        return replace(model, network=network, preprocessing=net)
+            cfg = self.oracle / self.cfg
+            model = open_model(cfg, path, dialect=self.fork.dialect, size=size if size[0] else None)
+        assert model.weights.sha256 == self.entry["weights_sha256"], f"{self.cfg}: the recipe gave other weights"
+        return model
 
     def input(self) -> Array:
         """The network input (1, c, h, w); recurrent networks get (1, inputs, 1, 1)."""
