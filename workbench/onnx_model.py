@@ -189,6 +189,8 @@ def _write_layers(graph: OnnxGraph) -> None:
         if graph.values[layer.index] not in seen:
             seen.add(graph.values[layer.index])
             _add_layer_output(graph, layer.index)
+    if not graph.outputs:  # every layer passes the input on, and a graph needs an output
+        _add_layer_output(graph, graph.model.network.layers[-1].index)
 
 
 def _add_layer_output(graph: OnnxGraph, index: int) -> None:
