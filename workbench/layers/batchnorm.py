@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.dialects import SMALLEST_NORMAL
 from workbench.errors import WeightsError
 from workbench.layers.base import Context, Float32, Layer, OnnxScope, Parameters, TensorSpec
 
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
 NORM_FIELDS = ("scales", "rolling_mean", "rolling_variance")
 
 BLOCK_BYTES = 1 << 18
+
+SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +87,8 @@ def normalise(p: Parameters, y: torch.Tensor, prefix: str = "", biases: torch.Te
     if p.training:
         return batch_norm(y, mean, variance, scales, biases, True, 0.05, epsilon.value if epsilon.inside else 1e-12)
     if not epsilon.inside:
-        # (sqrt(v) + e)^2 is the variance whose plain root is the wanted denominator. Denormals, also negative ones as in
-        # real files, count as 0: Darknet is built with -Ofast, which flushes them.
+        # (sqrt(v) + e)^2 is the variance whose plain root is the wanted denominator. Denormals, also negative ones
+        # as in real files, count as 0: Darknet is built with -Ofast, which flushes them.
         variance = variance.masked_fill(variance.abs() < SMALLEST_NORMAL, 0)
         variance, value = (variance.sqrt() + epsilon.value).square(), 0.0
     else:
