@@ -103,7 +103,8 @@ def compare_picture(
     """Both engines' detections on one picture, at each threshold."""
     rows = []
     for thresh in thresholds:
-        theirs, ours = reference.detect(picture, thresh), candidate.detect(picture, thresh)
+        # Ours first: it refuses at once what would keep the other busy for minutes.
+        ours, theirs = candidate.detect(picture, thresh), reference.detect(picture, thresh)
         rows.append(PictureComparison(name, thresh, theirs, ours, match(theirs, ours)))
     return rows
 

@@ -30,15 +30,23 @@ def require_memory(network: Network, keep: Collection[int] | None = None, batch:
     needed = peak_activation_bytes(network, keep, batch) + tensors
     if available is None or needed <= available:
         return
-    largest = max(network.layers, key=lambda layer: math.prod(layer.output_shape))
-    alone = in_gigabytes(math.prod(largest.output_shape) * FLOAT_BYTES * batch)
+    line, what, count = _largest(network)
     raise OptionError(
-        f"{network.cfg.source}:{largest.line}",
+        f"{network.cfg.source}:{line}",
         f"the network needs more memory than there is at {network.width}x{network.height}, batch {batch}",
         expected=f"at most {in_gigabytes(available)}",
-        found=f"{in_gigabytes(needed)}, of which layer {largest.index} [{largest.kind}] alone puts out {alone}",
+        found=f"{in_gigabytes(needed)}, of which {what} alone has {in_gigabytes(count * FLOAT_BYTES * batch)}",
         next_step="Take a smaller width= and height=, or a machine with more memory.",
     )
+
+
+def _largest(network: Network) -> tuple[int, str, int]:
+    """cfg line, name and number of values of the largest output, the input being one."""
+    outputs = [
+        (layer.line, f"layer {layer.index} [{layer.kind}]", math.prod(layer.output_shape)) for layer in network.layers
+    ]
+    image = network.channels * network.height * network.width
+    return max([(network.net.line, "the input", image), *outputs], key=lambda output: output[2])
 
 
 def require_bytes(where: str, what: str, needed: int) -> None:
