@@ -23,7 +23,7 @@ from workbench.layers import layer_classes
 from workbench.model import open_model
 from workbench.runners import torch as torch_runner
 from workbench.runners.onnxruntime import OnnxRunner
-from workbench.validate import validate
+from workbench.validation import validate
 
 GIGABYTE = 10**9
 SECONDS = 10

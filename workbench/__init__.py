@@ -12,26 +12,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workbench.compare import compare as compare
-    from workbench.export import export as export
-    from workbench.export.checkpoint import load as load
+    from workbench.comparison import compare as compare
+    from workbench.exporters import export as export
+    from workbench.exporters.checkpoint import load as load
     from workbench.image import load_picture as load_picture
     from workbench.model import Model as Model
     from workbench.model import open_model as open
     from workbench.runners import open_runner as open_runner
     from workbench.torch_model import build as to_torch
-    from workbench.validate import validate as validate
+    from workbench.validation import validate as validate
 
 _HOMES = {
     "Model": ("workbench.model", "Model"),
-    "compare": ("workbench.compare", "compare"),
-    "export": ("workbench.export", "export"),
-    "load": ("workbench.export.checkpoint", "load"),
+    "compare": ("workbench.comparison", "compare"),
+    "export": ("workbench.exporters", "export"),
+    "load": ("workbench.exporters.checkpoint", "load"),
     "load_picture": ("workbench.image", "load_picture"),
     "open": ("workbench.model", "open_model"),
     "open_runner": ("workbench.runners", "open_runner"),
     "to_torch": ("workbench.torch_model", "build"),
-    "validate": ("workbench.validate", "validate"),
+    "validate": ("workbench.validation", "validate"),
 }
 
 __all__ = ["Model", "compare", "export", "load", "load_picture", "open", "open_runner", "to_torch", "validate"]

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from workbench.compare import LayerDifference, PictureComparison
+from workbench.comparison import LayerDifference, PictureComparison
 from workbench.errors import NotProved
 from workbench.model import Model
 from workbench.onnx_model import OnnxOptions

@@ -175,7 +175,7 @@ def validate(
 ) -> None:
     """Compare the model with an independent engine and its ONNX file with PyTorch, gate by gate."""
     from workbench import terminal
-    from workbench.validate import load_pictures, shipped_pictures
+    from workbench.validation import load_pictures, shipped_pictures
 
     inputs = [cfg, weights, names, onnx_file, *images]
     for target in (html_file, json_file):
@@ -223,8 +223,8 @@ def convert(
 ) -> None:
     """Prove the model, then write it as ONNX, safetensors or .weights."""
     from workbench import terminal
-    from workbench.export import export, find_writer
-    from workbench.validate import load_pictures, shipped_pictures
+    from workbench.exporters import export, find_writer
+    from workbench.validation import load_pictures, shipped_pictures
 
     find_writer(output)
     refuse_input(output, [cfg, weights, names, *images])
@@ -355,7 +355,7 @@ def _size(text: str | None) -> tuple[int, int] | None:
 
 def _prove(model: Model, pictures: Any, reference: str, options: OnnxOptions, file: Path | None = None) -> Certificate:
     from workbench import terminal
-    from workbench.validate import validate
+    from workbench.validation import validate
 
     with terminal.step_progress() as progress:
         return validate(model, pictures, reference=reference, options=options, file=file, progress=progress)

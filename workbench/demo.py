@@ -12,13 +12,13 @@ from pathlib import Path
 from workbench import terminal
 from workbench.certificate import Certificate
 from workbench.errors import OptionError
-from workbench.export import export
+from workbench.exporters import export
 from workbench.figures import draw_layers, draw_match, to_png
 from workbench.files import atomic_write
 from workbench.gates import LAYER_LIMIT
 from workbench.model import Model, open_model
 from workbench.report import write_report
-from workbench.validate import Pictures, shipped_pictures, validate
+from workbench.validation import Pictures, shipped_pictures, validate
 from workbench.zoo import data_dir
 
 MODELS = {"shapes-tiny3": "pjreddie", "shapes-tiny4": "alexeyab"}

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workbench.certificate import Gate
-from workbench.compare import Comparison, LayerDifference, compare, compare_layers, merge_worst
+from workbench.comparison import Comparison, LayerDifference, compare, compare_layers, merge_worst
 from workbench.detections import Nms
 from workbench.dialects import Epsilon
 from workbench.errors import WorkbenchError

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.compare import scale_of
+from workbench.comparison import scale_of
 from workbench.detections import Candidates, Nms, suppress
 from workbench.layers.base import Float32
 from workbench.model import Model

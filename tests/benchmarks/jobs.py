@@ -54,8 +54,8 @@ def torch_module(cfg: str, weights: str, touch: bool = False) -> Job:
 def onnx_file(cfg: str, weights: str, target: str, certificate: dict[str, Any] | None = None) -> Job:
     """cfg and weights -> ONNX file, as `workbench convert` writes it; with a certificate, its graph is hashed too."""
     from workbench.certificate import Certificate, Gate
-    from workbench.export import export
-    from workbench.export import onnx as _onnx  # noqa: F401
+    from workbench.exporters import export
+    from workbench.exporters import onnx as _onnx  # noqa: F401
     from workbench.model import open_model
     from workbench.onnx_model import OnnxOptions
 

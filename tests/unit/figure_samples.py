@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from workbench.compare import LayerDifference
+from workbench.comparison import LayerDifference
 from workbench.detections import Detections
 from workbench.figures import (
     to_png,

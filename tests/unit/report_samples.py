@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from workbench.certificate import Certificate, Gate, identity
 from workbench.cfg import parse_cfg
-from workbench.compare import LayerDifference, PictureComparison
+from workbench.comparison import LayerDifference, PictureComparison
 from workbench.detections import Detections, match
 from workbench.dialects import PJREDDIE
 from workbench.model import Model, model_from

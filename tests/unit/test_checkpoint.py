@@ -18,8 +18,8 @@ from safetensors import safe_open
 from safetensors.numpy import save, save_file
 
 from workbench.errors import CfgError, OptionError, WeightsError, WorkbenchError
-from workbench.export import export
-from workbench.export.checkpoint import load
+from workbench.exporters import export
+from workbench.exporters.checkpoint import load
 from workbench.model import Model
 
 Parts = tuple[dict[str, Any], dict[str, str]]

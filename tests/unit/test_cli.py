@@ -165,3 +165,12 @@ def test_every_command_has_help_and_the_readme_names_it() -> None:
     for command in ("inspect", "detect", "validate", "convert", "models", "fetch", "demo", "lab"):
         assert "Usage:" in workbench(command, "--help").stdout
         assert f"workbench {command}" in readme
+
+
+def test_the_library_s_names_stay_callable_whatever_was_imported() -> None:
+    """A module of the same name would take the function's place in the package once it is imported."""
+    import pkgutil
+
+    import workbench as wb
+
+    assert not {module.name for module in pkgutil.iter_modules(wb.__path__)} & set(wb.__all__)

@@ -27,7 +27,7 @@ from workbench.nms import Nms
 from workbench.onnx_model import OnnxOptions, build_graph, write_onnx
 from workbench.runners import Runner, open_runner
 from workbench.runners.torch import TorchRunner
-from workbench.validate import validate
+from workbench.validation import validate
 
 pytestmark = pytest.mark.usefixtures("darknet")
 

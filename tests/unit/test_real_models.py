@@ -18,7 +18,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from workbench.compare import compare_layers
+from workbench.comparison import compare_layers
 from workbench.detections import Detections, match
 from workbench.gates import BOX_LIMIT_PX, HEAD_LIMIT, LAYER_LIMIT, SCORE_LIMIT
 from workbench.image import load_picture

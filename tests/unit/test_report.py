@@ -25,7 +25,7 @@ from workbench.model import Model, open_model
 from workbench.report import render_report, write_report
 from workbench.report.markup import number, signed, text
 from workbench.report.words import meaning
-from workbench.validate import shipped_pictures, validate
+from workbench.validation import shipped_pictures, validate
 from workbench.zoo import data_dir
 
 Pictures = dict[str, NDArray[np.uint8]]

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from workbench.compare import LayerDifference
+from workbench.comparison import LayerDifference
 from workbench.figures.canvas import drawable, new_figure, styled
 from workbench.figures.palette import FAINT, GREY, INK, KIND_STYLES, VERMILION, style_of
 from workbench.figures.scale import LogScale, first_beyond, scale_for

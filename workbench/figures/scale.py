@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from workbench.compare import LayerDifference
+from workbench.comparison import LayerDifference
 
 MOST_TICKS = 14
 OUTERMOST_POWER = 300

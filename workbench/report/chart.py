@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from workbench.compare import LayerDifference
+from workbench.comparison import LayerDifference
 from workbench.figures.palette import KIND_STYLES, KindStyle, style_of
 from workbench.figures.scale import LogScale, first_beyond, scale_for
 from workbench.report.markup import number, text

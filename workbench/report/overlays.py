@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from workbench.compare import PictureComparison
+from workbench.comparison import PictureComparison
 from workbench.figures.canvas import width_in_ems
 from workbench.figures.labels import name_of, visible
 from workbench.figures.offsets import magnification

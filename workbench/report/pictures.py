@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.compare import PictureComparison
+from workbench.comparison import PictureComparison
 from workbench.detections import Detections
 from workbench.figures.labels import name_of
 from workbench.figures.palette import ONLY_CANDIDATE, ONLY_REFERENCE

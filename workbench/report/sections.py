@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from workbench.certificate import Certificate, Gate
 from workbench.cfg import Section
-from workbench.compare import LayerDifference
+from workbench.comparison import LayerDifference
 from workbench.figures.scale import first_beyond
 from workbench.layers.base import Layer
 from workbench.model import Model

@@ -15,9 +15,9 @@ from workbench.model import Model
 from workbench.onnx_model import OnnxOptions
 
 TARGETS = {
-    ".onnx": "workbench.export.onnx",
-    ".safetensors": "workbench.export.checkpoint",
-    ".weights": "workbench.export.darknet",
+    ".onnx": "workbench.exporters.onnx",
+    ".safetensors": "workbench.exporters.checkpoint",
+    ".weights": "workbench.exporters.darknet",
 }
 """File suffix -> module with `write(model, path, certificate, options)`."""
 

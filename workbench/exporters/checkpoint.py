@@ -20,7 +20,7 @@ from workbench.certificate import Certificate
 from workbench.cfg import parse_cfg
 from workbench.dialects import find_dialect
 from workbench.errors import CfgError, OptionError, WeightsError
-from workbench.export.metadata import describe
+from workbench.exporters.metadata import describe
 from workbench.files import atomic_write, is_endless
 from workbench.layers.base import Float32
 from workbench.model import Model, model_from
