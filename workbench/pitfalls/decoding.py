@@ -190,8 +190,8 @@ SCORES = (
         "probability-without-objectness",
         "Probability without the objectness",
         "Darknet's probability is objectness times class. The class alone is always higher.",
-        "No layer differs. Boxes are exact; all scores are too high, and boxes appear that the threshold should "
-        "have kept out.",
+        "No layer differs. All scores are too high, and boxes appear that the threshold should have kept out. Every "
+        "box is one that Darknet computes too; but the ranking is another, and suppression may keep a neighbour.",
         "Ports that filter by objectness and then report the class.",
         BOX_FIX,
         heads.mix_heads(heads.ClassOnly, *GRIDS),
@@ -201,7 +201,8 @@ SCORES = (
         "objectness-as-probability",
         "Objectness taken for the probability",
         "The box's objectness is reported with its likeliest class.",
-        "No layer differs. Boxes are exact; all scores are too high, and a second class of the same box is missing.",
+        "No layer differs. All scores are too high, and a second class of the same box is missing. Every box is one "
+        "that Darknet computes too; but suppression may keep a neighbour.",
         "OpenCV's early samples; drawing code that prints the confidence of the box.",
         BOX_FIX,
         heads.mix_heads(heads.ObjectnessOnly, *GRIDS),

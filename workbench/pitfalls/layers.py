@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -52,9 +52,21 @@ class ZeroPadded(Mistake):
         return _bare(self, window).forward(p, pad(xs[0], window.torch_pads))
 
     def onnx(self, g: OnnxScope, *xs: str) -> str:
-        window = _window(self)
-        pads = [0, 0, window.before, window.before, 0, 0, window.after, window.after]
-        return _bare(self, window).onnx(g, str(g.node("Pad", xs[0], g.constant("zero_padding", pads, "int64"))))
+        window, x = _window(self), xs[0]
+        for axis in (2, 3):
+            x = _join_zeros(g, x, axis, window.before, window.after)
+        return _bare(self, window).onnx(g, x)
+
+
+def _join_zeros(g: OnnxScope, x: str, axis: int, before: int, after: int) -> str:
+    """Rows or columns of zeros around `x`, without a Pad: ONNX Runtime 1.31 takes a Pad of zeros into the MaxPool that
+    follows, where it means minus infinity, and so undoes the mistake."""
+    limits = [
+        g.constant(f"{name}_{axis}", [value], "int64") for name, value in (("first", 0), ("second", 1), ("axis", axis))
+    ]
+    zeros = g.node("Mul", g.node("Slice", x, *limits), g.constant("nothing", 0.0))
+    parts = [*[zeros] * before, x, *[zeros] * after]
+    return x if len(parts) == 1 else str(g.node("Concat", *parts, axis=axis))
 
 
 class Unpadded(Mistake):
@@ -161,9 +173,14 @@ class HalfScope:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._scope, name)
 
-    def weight(self, name: str, shape: Sequence[int], make: Callable[[], Float32]) -> str:
+    def weight(self, name: str, shape: Sequence[int], make: Callable[[], Float32 | Iterable[Float32]]) -> str:
         """As `OnnxScope.weight`."""
-        return self._scope.weight(name, shape, lambda: _half(make()))
+
+        def rounded() -> Float32 | Iterable[Float32]:
+            values = make()
+            return _half(values) if isinstance(values, np.ndarray) else map(_half, values)
+
+        return self._scope.weight(name, shape, rounded)
 
 
 def _half(values: Float32) -> Float32:
@@ -176,11 +193,11 @@ def _round_to_half(x: torch.Tensor) -> torch.Tensor:
 
 
 def pad_nothing(layer: Maxpool) -> Maxpool:
-    """The pool without its padding, where that changes the size of what comes out."""
+    """The pool without its padding, where that changes the size of what comes out, and something comes out."""
     window, (_, h, w) = layer.window, layer.input_shapes[0]
     pairs = zip((h, w), window.stride, strict=True)
     smaller = any((n + window.padding - window.size) // s != (n - window.size) // s for n, s in pairs)
-    if layer.depth or not smaller:
+    if layer.depth or not smaller or min(h, w) < window.size:
         return layer
     bare = BareWindow(window.size, window.stride, 0, lost=window.padding)
     return cast(Maxpool, mix(replace(layer, window=bare), Unpadded))

@@ -46,7 +46,7 @@ ROUTES = (
         "route-wrong-half",
         "The wrong half of a route's channels",
         "`group_id=1` is the second half. Taking the first one fits everywhere.",
-        "The first route with groups, by about its spread; no true box is left.",
+        "The first route with groups, by many times its spread; no true box is left.",
         "torch.chunk(2)[0] for every route with groups; ports that count group_id from 1.",
         "x = torch.chunk(x, groups, dim=1)[group_id]",
         connections.take_other_half,
@@ -75,7 +75,9 @@ POOLS = (
         "maxpool-zero-padded",
         "Max-pooling padded with zeros",
         "What lies outside must never win. After a leaky activation most values are negative, and a padded 0 wins "
-        "over them: the last row and column become 0 there.",
+        "over them: the last row and column become 0 there. Exported to ONNX the mistake comes and goes: ONNX "
+        "Runtime's optimiser takes the Pad into the MaxPool, where padding means minus infinity, other runtimes do "
+        "not.",
         "The pool, in its last row and column only (SPP: all around). Boxes at the right and lower border move by "
         "part of a pixel; elsewhere hardly anything does.",
         "eriklindernoren/PyTorch-YOLOv3 and mmdetection-mini: nn.ZeroPad2d((0, 1, 0, 1)) before MaxPool2d(2, 1).",
@@ -115,7 +117,8 @@ ACTIVATIONS = (
         "leaky-0.01",
         "leaky with 0.01",
         "Darknet's leaky is 0.1. torch.nn.LeakyReLU() is 0.01, Keras' default is 0.3.",
-        "The first layer, by about twice its spread. No box is left.",
+        "The first layer, by one or two times its spread. A deep network finds nothing any more, a shallow one "
+        "loses some boxes and moves the others by pixels.",
         "torch.nn.LeakyReLU() without an argument.",
         "torch.nn.LeakyReLU(0.1, inplace=True)",
         connections.relax_leaky,
@@ -164,7 +167,7 @@ MAPS = (
         "`from=-3` counts back from the shortcut itself. Counting from the layer before, or counting [net] as a "
         "layer, adds a neighbour; where its shape is the same nothing complains. Here the nearest layer of the "
         "right shape is added.",
-        "The first shortcut, by about its spread; boxes are lost.",
+        "The first shortcut, by a few times its spread; boxes are lost, false ones appear, the others move.",
         "Ports that keep a list of outputs with the input picture or [net] in it.",
         "source = index + offset if offset < 0 else offset   # index: 0 = first section after [net]\n"
         "x = outputs[index - 1] + outputs[source]",

@@ -194,8 +194,9 @@ RESIZES = (
     _picture(
         "resize-nearest",
         "Resized without interpolation",
-        "The nearest pixel is taken, always towards the upper left: everything moves by part of a pixel.",
-        "The input. All boxes move by several pixels of a photograph in one direction.",
+        "The pixel at floor(i * ratio) is taken instead of a mixture of two: everything moves to the lower right by "
+        "part of a pixel.",
+        "The input. Boxes move to the lower right, by up to several pixels of a photograph.",
         "cv2.INTER_NEAREST, F.interpolate by default.",
         RESIZE_FIX,
         _never,

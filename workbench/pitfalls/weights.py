@@ -133,7 +133,7 @@ ORDERS = (
         "Two neighbouring layers of the file have the same shapes, as the branches of a cross stage partial block "
         "often have. Read in the other order everything fits, every variance is positive, and no check of sizes can "
         "notice.",
-        "The first of the two layers, by about its spread; boxes are lost. The file shows nothing.",
+        "The first of the two layers, by many times its spread; no true box is left. The file shows nothing.",
         "Ports that define the two branches of a CSP block in another order than the cfg.",
         reading(twins_exchanged),
         "no two neighbouring layers of the file have equal shapes",
@@ -152,7 +152,8 @@ def _kernel(name: str, order: tuple[int, int, int, int], words: str, seen_in: st
         f"Kernels read as ({words})",
         "The file holds a kernel as (n, c, k, k): filters, input channels, rows, columns. Taking the same bytes for "
         f"({words}) and transposing that into place gives every filter the wrong numbers. All sizes fit.",
-        "The first convolution, by about its spread; no true box is left. The file shows nothing.",
+        "The first convolution, by many times its spread; no true box is left, or false ones appear. The file shows "
+        "nothing.",
         seen_in,
         "weight = values[at:at + n * c * k * k].view(n, c, k, k)   # as the file has it: no permute\n"
         "conv.weight.data.copy_(weight)",
