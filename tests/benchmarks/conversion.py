@@ -12,10 +12,10 @@ from report import Row
 from series import Ratio, Sample, command, interleave, job
 
 TIME, MEMORY, TRACED, INSPECT = (
-    "time of a conversion, imports left out",
-    "peak memory above the imports, against the size of the file",
-    "against torch.onnx.export(dynamo=True), raw heads of the same model",
-    "workbench inspect, the whole program",
+    "time of a conversion",
+    "peak memory",
+    "torch.onnx.export(dynamo=True), raw heads",
+    "workbench inspect, start to end",
 )
 
 

@@ -40,7 +40,7 @@ def show(rows: Iterable[Row], console: Console | None = None) -> None:
         ("measured", "left"), ("against", "left"), ("median", "right"), ("least to greatest", "right"),
         ("processor", "right"), ("goal", "right"), ("", "left"), ("", "left"),
     ):  # fmt: skip
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=name == "measured")  # type: ignore[arg-type]
     family = None
     for row in rows:
         if row.family != family:
