@@ -119,7 +119,8 @@ def _serialise(message: onnx.ModelProto) -> bytes:
 def _tensor_frame(initializer: Initializer) -> bytes:
     """Everything of an initializer but its values: GraphProto field 5, TensorProto field 9 left open at the end."""
     proto = onnx.TensorProto(dims=initializer.shape, data_type=initializer.dtype, name=initializer.name)
-    inner = proto.SerializeToString(deterministic=True) + _tag(9) + _varint(initializer.nbytes)
+    head: bytes = proto.SerializeToString(deterministic=True)
+    inner = head + _tag(9) + _varint(initializer.nbytes)
     return _tag(5) + _varint(len(inner) + initializer.nbytes) + inner
 
 
