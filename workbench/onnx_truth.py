@@ -40,7 +40,7 @@ def expected_outputs(model: Model, options: OnnxOptions, x: Float32) -> dict[str
 
 def _decode_rows(model: Model, outputs: Mapping[int, Float32]) -> Candidates:
     """Every row of every head, whatever its objectness, in the order of the ONNX file's rows."""
-    return model.candidates(outputs, -1.0)
+    return model.candidates(outputs, -np.inf)
 
 
 def _corners(model: Model, boxes: Float32) -> Float32:

@@ -132,7 +132,7 @@ class GaussianYolo(Yolo):
         if self.shift:
             centre = g.node("Add", centre, g.node("Mul", size, g.constant("shift", self.shift)))
         sigma = g.node("Mul", g.node("Sum", sx, sy, sw, sh), g.constant("quarter", 0.25))
-        sure = g.node("Sub", g.constant("one", 1.0), sigma)
+        sure = g.node("Sub", g.constant("certain", 1.0), sigma)
         objectness, classes = g.node("Split", rest, g.constant("rest", [1, self.classes], "int64"), outputs=2, axis=3)
         scores = g.node("Mul", g.node("Mul", objectness, classes), sure)
         by_row = g.constant("by_row_classes", [0, -1, self.classes], "int64")
