@@ -54,6 +54,9 @@ class Certificate:
     gates: tuple[Gate, ...]
     remarks: tuple[str, ...] = ()
     layers: tuple[LayerDifference, ...] = ()
+    """Each layer alone, fed with what the reference fed into it."""
+    network: tuple[LayerDifference, ...] = ()
+    """The same layers as the network runs, one after the other."""
     pictures: tuple[PictureComparison, ...] = field(default=(), repr=False)
     versions: Mapping[str, str] = field(default_factory=dict)
     pipeline: str = ""
@@ -106,7 +109,7 @@ class Certificate:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """The documented form: passed, dialect, reference, gates[], layers[], detections, and identities."""
+        """The documented form: passed, dialect, reference, gates[], layers[], network[], detections, and identities."""
         return {
             "passed": self.passed,
             "source": self.source,
@@ -119,17 +122,8 @@ class Certificate:
             "options": asdict(self.options),
             "gates": [_gate_json(gate) for gate in self.gates],
             "remarks": list(self.remarks),
-            "layers": [
-                {
-                    "index": row.index,
-                    "type": row.kind,
-                    "line": row.line,
-                    "max_abs": row.max_abs,
-                    "max_over_std": row.max_over_std,
-                    "at": list(row.at),
-                }
-                for row in self.layers
-            ],
+            "layers": [_layer_json(row) for row in self.layers],
+            "network": [_layer_json(row) for row in self.network],
             "detections": [_picture_json(row) for row in self.pictures],
             "versions": dict(self.versions),
         }
@@ -170,6 +164,18 @@ def _gate_json(gate: Gate) -> dict[str, Any]:
         "limit": gate.limit,
         "where": gate.where,
         "detail": gate.detail,
+    }
+
+
+def _layer_json(row: LayerDifference) -> dict[str, Any]:
+    return {
+        "index": row.index,
+        "type": row.kind,
+        "line": row.line,
+        "max_abs": row.max_abs,
+        "max_over_std": row.max_over_std,
+        "rms_over_std": row.rms_over_std,
+        "at": list(row.at),
     }
 
 

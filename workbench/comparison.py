@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LayerDifference:
-    """One layer's worst difference. `at` is (c, y, x) of the largest one, `count` how many values were compared."""
+    """One layer's worst difference. `at` is (c, y, x) of the largest one, `count` how many values were compared.
+
+    rms_over_std is the root of the mean square instead of the largest: rounding that adds up over a hundred layers
+    moves single values far and all of them little.
+    """
 
     index: int
     kind: str
@@ -33,6 +37,7 @@ class LayerDifference:
     max_over_std: float
     at: tuple[int, int, int]
     count: int
+    rms_over_std: float = 0.0
 
     def __str__(self) -> str:
         where = f"layer {self.index} [{self.kind}] (line {self.line})"
@@ -52,13 +57,18 @@ class PictureComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found; `missing` are layers that one of the engines cannot show."""
+    """What `compare` found; `missing` are layers that one of the engines cannot show.
+
+    layers: the network as it runs. alone: each layer fed with what the reference fed into it, where the candidate can
+    run one layer at a time; there a layer that is wrong stands out from layers that only inherit.
+    """
 
     reference: str
     candidate: str
     layers: tuple[LayerDifference, ...]
     pictures: tuple[PictureComparison, ...]
     missing: tuple[int, ...]
+    alone: tuple[LayerDifference, ...] = ()
 
     @property
     def worst(self) -> LayerDifference | None:
@@ -68,6 +78,15 @@ class Comparison:
     def first_divergence(self, limit: float) -> LayerDifference | None:
         """The first layer beyond `limit`, in units of its spread: where to look."""
         return next((layer for layer in self.layers if not layer.max_over_std <= limit), None)
+
+
+@runtime_checkable
+class Stepwise(Protocol):
+    """An engine that can run one layer at a time."""
+
+    def run_alone(self, known: Mapping[int, Float32]) -> dict[int, Float32]:
+        """Each layer fed with what `known` holds of its inputs."""
+        ...
 
 
 def compare(
@@ -81,20 +100,23 @@ def compare(
     Both must have been opened with models of one input size; the input is the reference's.
     """
     model = reference.model
-    layers, seen = list[list[LayerDifference]](), set[int]()
+    layers, alone = list[list[LayerDifference]](), list[list[LayerDifference]]()
     for picture in pictures.values():
         x = model.preprocessing.apply(picture)[None]
-        rows = compare_layers(model, reference.run(x), candidate.run(x))
-        seen.update(row.index for row in rows)
-        layers.append(rows)
+        theirs = reference.run(x)
+        layers.append(compare_layers(model, theirs, candidate.run(x)))
+        if isinstance(candidate, Stepwise):
+            alone.append(compare_layers(model, theirs, candidate.run_alone({-1: x, **theirs})))
     matched = (
         [compare_picture(reference, candidate, name, picture, thresholds) for name, picture in pictures.items()]
         if model.network.heads
         else []
     )
-    missing = tuple(layer.index for layer in model.network.layers if layer.index not in seen)
     merged = merge_worst(layers)
-    return Comparison(reference.name, candidate.name, merged, tuple(p for group in matched for p in group), missing)
+    shown = {row.index for row in merged}
+    missing = tuple(layer.index for layer in model.network.layers if layer.index not in shown)
+    boxes = tuple(row for group in matched for row in group)
+    return Comparison(reference.name, candidate.name, merged, boxes, missing, merge_worst(alone))
 
 
 def compare_picture(
@@ -131,11 +153,11 @@ def _difference(model: Model, index: int, reference: Float32, candidate: Float32
     difference[(reference == candidate) | (np.isnan(reference) & np.isnan(candidate))] = 0  # equal infinities too
     flat = int(difference.argmax())
     max_abs = float(difference.reshape(-1)[flat])
+    rms = float(np.sqrt(np.square(difference, dtype=np.float64).mean()))
     spread = scale_of(reference)
     _, c, y, x = (int(i) for i in np.unravel_index(flat, difference.shape))
-    return LayerDifference(
-        index, layer.kind, layer.line, max_abs, max_abs / spread if max_abs else 0.0, (c, y, x), difference.size
-    )
+    ratios = (max_abs / spread, rms / spread) if max_abs else (0.0, 0.0)
+    return LayerDifference(index, layer.kind, layer.line, max_abs, ratios[0], (c, y, x), difference.size, ratios[1])
 
 
 def scale_of(reference: Float32) -> float:
@@ -151,5 +173,6 @@ def merge_worst(rows: Sequence[Sequence[LayerDifference]]) -> tuple[LayerDiffere
     for row in (row for group in rows for row in group):
         known = table.get(row.index, row)
         worst = max(known, row, key=lambda r: r.max_over_std)
-        table[row.index] = replace(worst, max_abs=max(known.max_abs, row.max_abs))
+        rms = max(known.rms_over_std, row.rms_over_std)
+        table[row.index] = replace(worst, max_abs=max(known.max_abs, row.max_abs), rms_over_std=rms)
     return tuple(table[index] for index in sorted(table))

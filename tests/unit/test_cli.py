@@ -95,7 +95,7 @@ def test_validate_tells_the_documented_json(proof: Path) -> None:
     told = json.loads((proof / "proof.json").read_text())
     assert told["passed"] is True
     assert (told["dialect"], told["reference"]) == ("pjreddie", "darknet")
-    names = {"ledger", "layers", "heads", "same boxes", "box positions", "probabilities", "folded", "onnx checker"}
+    names = {"ledger", "layers", "network", "heads", "same boxes", "box positions", "probabilities", "folded", "onnx checker"}
     assert names | {"onnxruntime", "two roads"} == {gate["name"] for gate in told["gates"]}
     assert all({"name", "passed", "worst", "limit", "where"} <= set(gate) for gate in told["gates"])
     assert all({"index", "type", "max_abs", "max_over_std"} <= set(layer) for layer in told["layers"])

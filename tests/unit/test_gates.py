@@ -96,7 +96,7 @@ def trial_of(candidate: Model, reference: Runner, tmp_path: Path, file_of: Model
 
 def red(trial: Trial) -> dict[str, Gate]:
     """The gates that compare with the reference, where they fail."""
-    steps = ("layers", "heads", "detections")
+    steps = ("layers", "network", "heads", "detections")
     found = [gate for step in steps for gate in run_gate(trial, step, getattr(gates, step))]
     return {gate.name: gate for gate in found if not gate.passed}
 
@@ -104,8 +104,8 @@ def red(trial: Trial) -> dict[str, Gate]:
 # ------------------------------------------------------------------------------------------------- a sound model
 
 
-NAMES = ["ledger", "layers", "heads", "same boxes", "box positions", "probabilities", "folded", "onnx checker",
-         "onnxruntime", "two roads"]  # fmt: skip
+NAMES = ["ledger", "layers", "network", "heads", "same boxes", "box positions", "probabilities", "folded",
+         "onnx checker", "onnxruntime", "two roads"]  # fmt: skip
 
 
 def test_a_sound_model_passes_against_darknet(model: Model, certificate: Certificate) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 GATES = {
     "reference": "An engine that is not ours runs the model, so that there is something to compare with.",
     "ledger": "Every byte of the weights file belongs to a tensor, and every value is a number a network can use.",
-    "layers": "Each layer of the PyTorch model puts out what the same layer of the reference puts out.",
+    "layers": "Each layer of the PyTorch model, fed what the reference fed it, puts out what the reference puts out.",
+    "network": "All layers in a row stay as close as rounding allows; the difference is taken over all values.",
     "heads": "The layers that boxes are read from agree in absolute terms.",
     "same boxes": "On every picture both engines find the same objects: none is lost, none is added.",
     "box positions": "No edge or centre of a box lies elsewhere.",
@@ -16,7 +17,8 @@ GATES = {
     "two roads": "Two independent ways from the model to ONNX arrive at the same numbers.",
 }
 STEPS = {
-    "the ledger": "ledger", "every layer": "layers", "heads": "heads", "detections": "same boxes", "folding": "folded",
+    "the ledger": "ledger", "every layer": "layers", "the whole network": "network", "heads": "heads",
+    "detections": "same boxes", "folding": "folded",
     "the ONNX checker": "onnx checker", "ONNX Runtime": "onnxruntime", "the traced road": "two roads",
 }  # fmt: skip
 """A step whose engine broke down becomes a failed gate with the name of the step."""

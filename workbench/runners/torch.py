@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from workbench.errors import RunnerFailed
 from workbench.layers.base import Float32
 from workbench.memory import require_memory
 from workbench.model import Model
-from workbench.torch_model import build
+from workbench.torch_model import LayerModule, build
 
 
 class TorchRunner:
@@ -52,6 +52,23 @@ class TorchRunner:
         except RuntimeError as error:
             where = self.model.network.cfg.source
             raise RunnerFailed(where, "PyTorch cannot run it", found=str(error).splitlines()[0]) from error
+
+    def run_alone(self, known: Mapping[int, Float32]) -> dict[int, Float32]:
+        """Each layer by itself, fed with what `known` holds of its inputs (-1 is the network input).
+
+        Nothing adds up from layer to layer, so that a layer that is wrong is wrong here and nowhere else. A head gets
+        what its layer in front puts out here: together they are what boxes are read from.
+        """
+        own: dict[int, Float32] = {}
+        with torch.inference_mode():
+            for module in self._module.children():
+                assert isinstance(module, LayerModule)
+                layer = module.layer
+                inputs = [own.get(i, known.get(i)) if layer.is_head else known.get(i) for i in layer.inputs]
+                given = [torch.from_numpy(x) for x in inputs if x is not None]
+                if len(given) == len(inputs) and layer.index in known:
+                    own[layer.index] = module(*given).numpy()
+        return own
 
     def close(self) -> None:
         """Nothing to let go of."""
