@@ -138,9 +138,7 @@ def _too_large(source: str) -> CfgError:
 
 
 def _decode(data: bytes, source: str) -> str:
-    if len(data) > LARGEST_CFG_BYTES:
-        raise _too_large(source)
-    if b"\0" in data:
+    if b"\0" in data:  # asked before the size: most weights are larger than any cfg, and this says more
         raise CfgError(
             source,
             "holds zero bytes",
@@ -149,6 +147,8 @@ def _decode(data: bytes, source: str) -> str:
             cause="A .weights file given as cfg?",
             next_step="The order is: cfg first, weights second.",
         )
+    if len(data) > LARGEST_CFG_BYTES:
+        raise _too_large(source)
     return data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", errors="replace")
 
 

@@ -7,6 +7,8 @@ there is never a traceback. Heavy packages are imported by the command that need
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -124,6 +126,8 @@ def detect(
     from workbench.image import load_picture
     from workbench.runners import open_runner
 
+    if thresh is not None and math.isnan(thresh):  # which is in no range, and outside of none
+        raise OptionError("--thresh", "is no probability", expected="0 to 1", found=thresh)
     model = _open(cfg, weights, dialect, names)
     model.weights.require_sound()
     targets = _picture_targets(output, pictures, [cfg, weights, names, *pictures])
@@ -366,7 +370,7 @@ def _picture_targets(
 ) -> list[Path | None]:
     if output is None:
         return [None] * len(pictures)
-    if len(pictures) == 1 and not output.is_dir():
+    if len(pictures) == 1 and not os.path.isdir(output):
         targets = [output]
     else:
         output.mkdir(parents=True, exist_ok=True)
