@@ -174,7 +174,7 @@ def detections(trial: Trial) -> list[Gate]:
 
 
 def _box_limit_px(trial: Trial, row: PictureComparison) -> float:
-    side = max(trial.pictures[row.picture].shape[:2])
+    side: int = max(trial.pictures[row.picture].shape[:2])
     return BOX_LIMIT_PX * max(1.0, side / 1000)
 
 
