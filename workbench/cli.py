@@ -1,4 +1,4 @@
-"""The same calls from a terminal: inspect, detect, validate, convert, models, fetch, demo, lab.
+"""The same calls from a terminal: inspect, detect, validate, convert, diagnose, models, fetch, demo, lab.
 
 Exit codes: 0 good, 1 the model did not pass, 2 bad input or a missing tool. An error is one line on standard error;
 there is never a traceback. Heavy packages are imported by the command that needs them.
@@ -243,6 +243,62 @@ def convert(
     terminal.show_certificate(certificate)
     export(model, output, certificate)
     terminal.say(f"wrote {output} ({output.stat().st_size} bytes)")
+
+
+@cli.command()
+@CFG
+@WEIGHTS
+@model_options
+@click.option("--onnx", "onnx_file", type=click.Path(path_type=Path), help="Their ONNX file; all of its values count.")
+@click.option("--torch", "torch_spec", metavar="MODULE:FACTORY", help="Their PyTorch module; runs their code, apart.")
+@click.option("--layers", "arrays", type=click.Path(path_type=Path), help="Their intermediate outputs, .npz, in order.")
+@click.option("--boxes", type=click.Path(path_type=Path), help="Their final boxes as JSON, nothing else.")
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="The tensor that they feed, .npy, one for each --image in order.",
+)
+@click.option(
+    "--image", "images", multiple=True, type=click.Path(path_type=Path), help="A picture; drawn ones by default."
+)
+@click.option("--limit", "limit_s", type=click.FloatRange(1), default=25, show_default=True, help="Seconds of search.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def diagnose(
+    cfg: Path,
+    weights: Path,
+    dialect: str | None,
+    names: Path | None,
+    onnx_file: Path | None,
+    torch_spec: str | None,
+    arrays: Path | None,
+    boxes: Path | None,
+    inputs: tuple[Path, ...],
+    images: tuple[Path, ...],
+    limit_s: float,
+    as_json: bool,
+) -> None:
+    """Find out what is wrong with somebody else's conversion of CFG and WEIGHTS.
+
+    Exit codes: 0 nothing wrong was found, 1 something is wrong, explained or not, 2 bad input.
+    """
+    from workbench import terminal
+    from workbench.diagnosis import diagnose as find_fault
+    from workbench.diagnosis import open_foreign
+    from workbench.terminal_diagnosis import show_diagnosis
+    from workbench.validate import load_pictures, shipped_pictures
+
+    model = _open(cfg, weights, dialect, names)
+    pictures = load_pictures(list(images)) if images else dict(list(shipped_pictures().items())[:1])
+    foreign = open_foreign(model, pictures, onnx=onnx_file, torch=torch_spec, layers=arrays, boxes=boxes, inputs=inputs)
+    with terminal.step_progress() as progress:
+        found = find_fault(model, foreign, pictures, limit_s=limit_s, progress=progress)
+    if as_json:
+        click.echo(json.dumps(found.to_json(), indent=1))
+    else:
+        show_diagnosis(found)
+    raise SystemExit(0 if found.healthy else 1)
 
 
 @cli.command()
