@@ -53,6 +53,8 @@ FIRST: dict[str, tuple[int | str | None, int | str | None]] = {
     "fp16-overflow": (0, 0),
     "letterbox": ("idle", None),
     "stretch": (None, "idle"),
+    "letterbox-uncorrected": (None, "idle"),
+    "stretch-corrected-as-letterbox": (None, None),
     "scale-x-y-ignored": ("idle", 28),
     "no-sigmoid-on-xy": (17, 28),
     "double-sigmoid": (17, 28),
