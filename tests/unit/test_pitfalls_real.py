@@ -262,7 +262,7 @@ def test_objectness_as_probability_and_what_once_was_measured_for_it(
 
 
 def test_the_formula_of_2018_shows_most_where_channels_are_dead(shared: Path, darknet: Path) -> None:
-    """yoloface-500k has a variance of 6e-45, which counts as 0, and one below 1e-6; layer 29 moves by nearly its spread."""
+    """yoloface-500k has a variance of 6e-45, which counts as 0, and one below 1e-6; layer 29 moves most."""
     folder = shared / "models" / "yoloface-500k-v1"
     model = open_model(folder / "yoloface-500k.cfg", folder / "yoloface-500k.weights", dialect="alexeyab")
     spans = [span for span in model.weights.ledger.spans if span.field == "rolling_variance"]

@@ -21,7 +21,8 @@ def rebuild(model: Model, edit: Callable[[Section], Section]) -> Model:
     """
     network, cfg = model.network, model.network.cfg
     edited = replace(cfg, sections=tuple(edit(section) for section in cfg.sections))
-    told, understood = (build_network(text, network.width, network.height) for text in (cfg, edited))
+    size = network.width, network.height
+    told, understood = (build_network(text, *size, model.dialect) for text in (cfg, edited))
     layers = tuple(
         _carry(layer, was, now, understood)
         for layer, was, now in zip(network.layers, told.layers, understood.layers, strict=True)
