@@ -179,14 +179,13 @@ def validate(
 ) -> None:
     """Compare the model with an independent engine and its ONNX file with PyTorch, gate by gate."""
     from workbench import terminal
-    from workbench.validation import load_pictures, shipped_pictures
 
     inputs = [cfg, weights, names, onnx_file, *images]
     for target in (html_file, json_file):
         if target and str(target) != "-":
             refuse_input(target, inputs)
     model = _open(cfg, weights, dialect, names)
-    pictures = load_pictures(list(images)) if images else shipped_pictures()
+    pictures = _pictures(images)
     certificate = _prove(model, pictures, reference, _options(outputs, opset, static), onnx_file)
     if html_file:
         from workbench.report import write_report
@@ -228,7 +227,6 @@ def convert(
     """Prove the model, then write it as ONNX, safetensors or .weights."""
     from workbench import terminal
     from workbench.exporters import export, find_writer
-    from workbench.validation import load_pictures, shipped_pictures
 
     find_writer(output)
     refuse_input(output, [cfg, weights, names, *images])
@@ -239,7 +237,7 @@ def convert(
         export(model, output, options=options, unvalidated=True)
         terminal.say(f"wrote {output} ({output.stat().st_size} bytes), UNVALIDATED: nothing was proved")
         return
-    certificate = _prove(model, load_pictures(list(images)) if images else shipped_pictures(), reference, options)
+    certificate = _prove(model, _pictures(images), reference, options)
     terminal.show_certificate(certificate)
     export(model, output, certificate)
     terminal.say(f"wrote {output} ({output.stat().st_size} bytes)")
@@ -411,6 +409,13 @@ def _size(text: str | None) -> tuple[int, int] | None:
     if not (width.isdecimal() and height.isdecimal() and 0 < int(width) <= 16384 and 0 < int(height) <= 16384):
         raise OptionError("--static", "is no size", expected="WxH in pixels, such as 416x416", found=repr(text))
     return int(width), int(height)
+
+
+def _pictures(images: tuple[Path, ...]) -> Any:
+    """Those named, by name, or drawn ones; the import takes seconds, and comes after what can go wrong at once."""
+    from workbench.validation import load_pictures, shipped_pictures
+
+    return load_pictures(list(images)) if images else shipped_pictures()
 
 
 def _prove(model: Model, pictures: Any, reference: str, options: OnnxOptions, file: Path | None = None) -> Certificate:

@@ -199,7 +199,8 @@ def test_interrupting_a_conversion_leaves_nothing(tmp_path: Path, seconds: float
         time.sleep(seconds)
         process.send_signal(signal.SIGINT)
         _, rest = process.communicate(timeout=60)
-    assert process.returncode == 130, rest
+    # CPython ends itself by the signal where it struck inside an exec() of text; a shell shows 130 for both.
+    assert process.returncode in (130, -signal.SIGINT), rest
     assert rest.splitlines()[-1] == "workbench: interrupted"
     assert "Traceback" not in rest
     assert list(tmp_path.iterdir()) == []
