@@ -95,8 +95,8 @@ def test_validate_tells_the_documented_json(proof: Path) -> None:
     told = json.loads((proof / "proof.json").read_text())
     assert told["passed"] is True
     assert (told["dialect"], told["reference"]) == ("pjreddie", "darknet")
-    names = {"ledger", "layers", "network", "heads", "same boxes", "box positions", "probabilities", "folded", "onnx checker"}
-    assert names | {"onnxruntime", "two roads"} == {gate["name"] for gate in told["gates"]}
+    names = "ledger, layers, network, heads, same boxes, box positions, probabilities, folded, onnx checker"
+    assert [gate["name"] for gate in told["gates"]] == [*names.split(", "), "onnxruntime", "two roads"]
     assert all({"name", "passed", "worst", "limit", "where"} <= set(gate) for gate in told["gates"])
     assert all({"index", "type", "max_abs", "max_over_std"} <= set(layer) for layer in told["layers"])
     assert sum(row["reference"] for row in told["detections"]) > 0
