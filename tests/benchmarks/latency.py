@@ -68,9 +68,10 @@ def _takes(
     }
     if everyone:
         engines["OpenCV"] = {"engine": "opencv", "repeats": repeats, **darknet_form}
+    if everyone and threads == 1:
         engines["our torch module"] = {"engine": "torch", "repeats": repeats, **darknet_form}
-        # Mish makes Darknet of 2018 compute another network; and one pass of it is enough, it is slow.
-        if LIBRARY.exists() and threads and model.dialect.name == "pjreddie":
+        # Mish makes Darknet of 2018 compute another network.
+        if LIBRARY.exists() and model.dialect.name == "pjreddie":
             engines["Darknet"] = {"engine": "darknet", "repeats": 1, **darknet_form}
     return {who: partial(job, "forward", **common, **told) for who, told in engines.items()}
 

@@ -27,6 +27,7 @@ from rich.console import Console
 
 NOTES = """\
 copy: shutil.copyfile within one disk; source and target stay in the page cache, nothing waits for the disk.
+forward pass: the least of several in each process.
 time: from after the imports to a ready result. processor: the same ratio in processor time, all threads together.
 memory: the peak of resident memory above that after the imports; mapped pages of the file count once they were read.
 """
@@ -68,7 +69,7 @@ FAMILIES: dict[str, Callable[[Path, Plan], Iterator[Row]]] = {
     "conversion": lambda folder, plan: measure_conversions(folder, plan.converted, plan.rounds),
     "inspect": lambda folder, plan: measure_inspect(folder, plan.converted, 2 * plan.rounds),
     "tracing": lambda folder, plan: measure_tracing(folder, plan.traced),
-    "latency": lambda folder, plan: measure_latency(folder, plan.models(folder), plan.rounds, plan.forwards),
+    "latency": lambda folder, plan: measure_latency(folder, plan.models(folder), min(plan.rounds, 2), plan.forwards),
 }
 
 
