@@ -109,6 +109,8 @@ class Model:
 
     def at_size(self, width: int, height: int) -> Model:
         """The same model with another input size; raises OptionError where its layers depend on the size."""
+        if (width, height) == (self.network.width, self.network.height):
+            return self
         network = build_network(self.network.cfg, width, height, self.dialect)
         if not network.any_size:
             raise OptionError(

@@ -134,13 +134,15 @@ class _Scope:
 
     def _add(self, name: str, shape: tuple[int, ...], dtype: int, make: Make) -> str:
         label = f"{self._prefix}/{name}"
-        self._graph.initializers.setdefault(label, Initializer(label, shape, dtype, make))
+        known = self._graph.initializers.setdefault(label, Initializer(label, shape, dtype, make))
+        if (known.shape, known.dtype) != (shape, dtype):
+            raise AssertionError(f"{label} names two different values")
         return label
 
 
 def build_graph(model: Model, options: OnnxOptions | None = None) -> OnnxGraph:
     """The graph of `model`; raises OptionError where the options do not fit the network."""
-    options = options or OnnxOptions()
+    options = options or default_options(model)
     if options.size:
         model = model.at_size(*options.size)
     elif not model.network.any_size:
@@ -156,6 +158,12 @@ def build_graph(model: Model, options: OnnxOptions | None = None) -> OnnxGraph:
             graph.values[layer.index] = layer.onnx(scope, *(graph.values[i] for i in layer.inputs))
     _WRITE_OUTPUTS[options.outputs](graph)
     return graph
+
+
+def default_options(model: Model) -> OnnxOptions:
+    """Boxes and scores where every head's decoding can be written, else the raw result, as of a classifier."""
+    heads = model.network.heads
+    return OnnxOptions("decoded" if heads and all(head.has_onnx_decode for head in heads) else "raw")
 
 
 def output_layers(model: Model) -> tuple[int, ...]:

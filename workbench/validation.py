@@ -18,7 +18,7 @@ from workbench.image import load_picture
 from workbench.memory import require_memory
 from workbench.model import Model
 from workbench.onnx_file import graph_sha256_of, read_options
-from workbench.onnx_model import OnnxOptions, build_graph, write_onnx
+from workbench.onnx_model import OnnxOptions, build_graph, default_options, write_onnx
 from workbench.runners import choose_reference, open_runner
 from workbench.zoo import data_dir
 
@@ -45,7 +45,7 @@ def validate(
     Where none can, the certificate fails its gate `reference` and says why. Raises WeightsError for weights that
     cannot be folded, OptionError for options that do not fit or a network larger than memory.
     """
-    options = read_options(file, model) if file else options or OnnxOptions()
+    options = read_options(file, model) if file else options or default_options(model)
     pictures = dict(pictures) if pictures else shipped_pictures()
     require_memory(model.network)
     graph = build_graph(model, options)

@@ -14,7 +14,8 @@ from test_rare_layers import small_model
 from workbench.errors import OptionError
 from workbench.layers.tree import Tree
 from workbench.model import Model, open_model
-from workbench.onnx_model import INPUT, OnnxOptions, build_graph, write_onnx
+from workbench.onnx_model import INPUT, OnnxOptions, build_graph, default_options, write_onnx
+from workbench.runners import open_runner
 from workbench.runners.onnxruntime import open_session
 from workbench.weights import write_weights
 
@@ -135,5 +136,28 @@ def test_region_with_a_tree(dialect: str, tmp_path: Path) -> None:
     boxes = model.network.heads[0].decode(output, 12, 8, 0.2, model.dialect)
     assert ((boxes.probabilities > 0).sum(1) == 1).all() and len(boxes.boxes) > 2
     assert np.array_equal(boxes.probabilities.max(1), boxes.objectness)
+    assert default_options(model).outputs == "raw"
     with pytest.raises(OptionError, match="a tree of classes is walked box by box, which ONNX cannot say"):
         build_graph(replace(model), OnnxOptions("decoded"))
+
+
+@pytest.mark.parametrize(("sqrt", "softmax"), [(0, 0), (1, 0), (1, 1)])
+def test_yolo_v1_boxes_of_real_darknet(sqrt: int, softmax: int, darknet: Path) -> None:
+    """Its own boxes in pixels of a picture of another shape: stretched, and neither letterboxed nor relative."""
+    model = small_model(V1.format(sqrt, softmax).replace("channels=2", "channels=3"), "pjreddie")
+    picture = np.random.default_rng(2).integers(0, 256, (30, 50, 3), np.uint8)
+    with open_runner("darknet", model) as reference, open_runner("torch", model) as candidate:
+        theirs, ours = reference.detect(picture, 0.1), candidate.detect(picture, 0.1)
+    assert len(theirs) == len(ours) > 3
+    # Side by side, not by overlap: without sqrt=1 random widths are negative.
+    assert np.array_equal(theirs.classes, ours.classes)
+    assert np.abs(theirs.boxes - ours.boxes).max() <= 1e-3
+    assert np.abs(theirs.scores - ours.scores).max() <= 1e-5
+
+
+def test_what_is_written_by_default(tmp_path: Path) -> None:
+    """Boxes where there is a head, what the last computing layer puts out where there is none."""
+    classifier = small_model("[net]\ninputs=5\n[connected]\noutput=3\n[softmax]\n[cost]\ntype=sse\n")
+    assert default_options(classifier).outputs == "raw"
+    assert list(build_graph(classifier).output_layers.values()) == [1]
+    assert default_options(small_model(TEXTS["gaussian"])).outputs == "decoded"

@@ -32,8 +32,12 @@ class Detection(ctypes.Structure):
     """`detection` of darknet.h; bbox is centre x, centre y, width, height."""
 
     _fields_ = (
-        ("bbox", c_float * 4), ("classes", c_int), ("prob", POINTER(c_float)), ("mask", POINTER(c_float)),
-        ("objectness", c_float), ("sort_class", c_int),
+        ("bbox", c_float * 4),
+        ("classes", c_int),
+        ("prob", POINTER(c_float)),
+        ("mask", POINTER(c_float)),
+        ("objectness", c_float),
+        ("sort_class", c_int),
     )
 
 
@@ -48,7 +52,8 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "resize_image": (Image, [Image, c_int, c_int]),
     "free_image": (None, [Image]),
     "get_network_boxes": (
-        POINTER(Detection), [c_void_p, c_int, c_int, c_float, c_float, POINTER(c_int), c_int, POINTER(c_int)]
+        POINTER(Detection),
+        [c_void_p, c_int, c_int, c_float, c_float, POINTER(c_int), c_int, POINTER(c_int)],
     ),
     "do_nms_sort": (None, [POINTER(Detection), c_int, c_int, c_float]),
     "do_nms_obj": (None, [POINTER(Detection), c_int, c_int, c_float]),
@@ -136,14 +141,16 @@ class _Darknet:
         )
         suppress = SUPPRESSIONS[fields["nms"]]
         if suppress and count.value:
-            getattr(self.library, suppress)(found, count.value, found[0].classes, fields["nms_thresh"])
-        rows = [row for k in range(count.value) for row in _rows(found[k], np.float32(thresh))]
+            getattr(self.library, suppress)(found, count.value, fields["classes"], fields["nms_thresh"])
+        limit, classes = np.float32(thresh), fields["classes"]
+        rows = [row for k in range(count.value) for row in _rows(found[k], classes, limit)]
         self.library.free_detections(found, count.value)
         return {"rows": np.array(rows, np.float32).reshape(-1, 6)}
 
 
-def _rows(detection: Detection, thresh: np.float32) -> Iterator[tuple[float, ...]]:
-    probabilities = np.ctypeslib.as_array(detection.prob, (detection.classes,))
+def _rows(detection: Detection, classes: int, thresh: np.float32) -> Iterator[tuple[float, ...]]:
+    """`detection.classes` is no help: [detection] leaves it 0."""
+    probabilities = np.ctypeslib.as_array(detection.prob, (classes,))
     for index in np.flatnonzero(probabilities > thresh):
         yield (*detection.bbox, float(probabilities[index]), float(index))
 

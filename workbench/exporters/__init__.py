@@ -12,7 +12,7 @@ from workbench.certificate import Certificate
 from workbench.errors import NotProved, OptionError
 from workbench.files import refuse_input
 from workbench.model import Model
-from workbench.onnx_model import OnnxOptions
+from workbench.onnx_model import OnnxOptions, default_options
 
 TARGETS = {
     ".onnx": "workbench.exporters.onnx",
@@ -59,5 +59,5 @@ def export(
         )
     else:
         certificate.require(model)
-    write(model, target, certificate, options or (certificate.options if certificate else OnnxOptions()))
+    write(model, target, certificate, options or (certificate.options if certificate else default_options(model)))
     return target

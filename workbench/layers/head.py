@@ -37,6 +37,11 @@ class Head(Layer):
     stretches: ClassVar[bool] = False
     """True where Darknet never letterboxes the picture for this head, whatever the dialect."""
 
+    @property
+    def has_onnx_decode(self) -> bool:
+        """False where `onnx_decode` can only raise, because ONNX has no way to say what Darknet does."""
+        return True
+
     classes: int
     anchors: tuple[tuple[float, float], ...]
 

@@ -79,6 +79,10 @@ class Region(Head):
             tree=Tree.read(context, classes),
         )
 
+    @property
+    def has_onnx_decode(self) -> bool:
+        return self.tree is None
+
     def forward(self, p: Parameters, *xs: torch.Tensor) -> torch.Tensor:
         from torch import cat
 

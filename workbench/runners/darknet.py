@@ -56,7 +56,8 @@ class DarknetRunner(EngineRunner):
         super()._load()
         if complaint := find_complaint(self._worker.stderr()):
             raise ReferenceRefused(
-                "darknet", f"it did not understand {self.model.network.cfg.source}",
+                "darknet",
+                f"it did not understand {self.model.network.cfg.source}",
                 found=f"on its stderr: {complaint}",
                 cause="It goes on regardless, and computes another network.",
             )
@@ -73,10 +74,18 @@ class DarknetRunner(EngineRunner):
         """
         model = self.model
         own = model.nms.kind in OWN_SUPPRESSION
-        relative = not (own and model.preprocessing.letterbox)
+        # [detection] takes the picture's size for its boxes and knows no relative ones.
+        of_the_picture = any(head.stretches for head in model.network.heads)
+        relative = not (of_the_picture or (own and model.preprocessing.letterbox))
         answer = self._worker.ask(
-            "detect", {"picture": to_chw(picture, model.network.channels)}, letterbox=model.preprocessing.letterbox,
-            relative=relative, thresh=thresh, nms=model.nms.kind if own else "none", nms_thresh=model.nms.thresh,
+            "detect",
+            {"picture": to_chw(picture, model.network.channels)},
+            letterbox=model.preprocessing.letterbox,
+            relative=relative,
+            thresh=thresh,
+            nms=model.nms.kind if own else "none",
+            nms_thresh=model.nms.thresh,
+            classes=model.network.heads[-1].classes,
         )
         rows = answer.arrays["rows"]
         placement = model.preprocessing.placement(picture.shape[1], picture.shape[0])
