@@ -124,8 +124,7 @@ class ForeignBoxes:
 
     A row has a score (score, confidence, probability), a class (class, category_id, class_id, label: number or name)
     and a box: four numbers under x, y, w, h; x1, y1, x2, y2; or one list under box or bbox, in pixels or relative.
-    Which
-    of the readings is meant is decided by what overlaps our own boxes most.
+    Which of the readings is meant is decided by what overlaps our own boxes most.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -22,6 +22,7 @@ from workbench.diagnosis.layouts import Array
 from workbench.errors import OptionError, RunnerFailed
 from workbench.layers.base import Float32
 from workbench.model import Model
+from workbench.pitfalls import PITFALLS
 
 QUANTISED = {
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger",
@@ -107,7 +108,20 @@ class ForeignOnnx:
             if alike > 0 and self.precision == "float32":
                 break
         assert best is not None
-        return best[1:]
+        return best[1:] if best[0] > 0 else self._choose_with_a_mistake(model, x, best[1:])
+
+    def _choose_with_a_mistake(
+        self, model: Model, x: Float32, otherwise: tuple[tuple[Value, ...], Convention]
+    ) -> tuple[tuple[Value, ...], Convention]:
+        """Where the first layer is ours under no convention, the one under which some known mistake explains it."""
+        pitfalls = [pitfall for pitfall in PITFALLS.values() if pitfall.stage in ("weights", "network")]
+        faulty = [pitfall.apply(model) for pitfall in pitfalls if pitfall.idle(model) is None]
+        for convention in CONVENTIONS:
+            values = self.watch(x, convention)
+            evidence = Evidence("", None, x, True, values, None, self.precision)
+            if any(start(other, evidence) > 0 for other in faulty):
+                return values, convention
+        return otherwise
 
     @property
     def wants_bytes(self) -> bool:
