@@ -1,4 +1,4 @@
-"""The table: one row a measurement, what it was measured against, the goal, and whether it is met."""
+"""A table: one row a measurement, what it was measured against, the goal, and whether it is met."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Time and memory as ratios, each measured side by side in one run, and printed as one table.
+"""Time and memory as ratios, each measured side by side in one run, and printed as tables.
 
     python tests/benchmarks/run.py [--quick] [--only conversion tracing inspect latency]
 
@@ -74,14 +74,15 @@ FAMILIES: dict[str, Callable[[Path, Plan], Iterator[Row]]] = {
 
 
 def run(plan: Plan, families: list[str], console: Console) -> list[Row]:
-    """Measure and print; returns the rows. The files lie in out/ meanwhile, all on one disk."""
+    """Measure, and print each family when it is done; returns the rows. Meanwhile the files lie in out/, on one disk."""
     OUT.mkdir(exist_ok=True)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="benchmark-", dir=OUT) as folder:
         for family in families:
             with console.status(f"measuring {family}"):
-                rows.extend(FAMILIES[family](Path(folder), plan))
-    show(rows, console)
+                measured = list(FAMILIES[family](Path(folder), plan))
+            show(measured, console)
+            rows.extend(measured)
     return rows
 
 
