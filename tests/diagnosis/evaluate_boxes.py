@@ -10,6 +10,7 @@ import json
 import os
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from tests.diagnosis.evaluate import ROOT
@@ -57,7 +58,7 @@ def run_mistake(name: str, count: int = 20) -> tuple[str, str, float]:
         file = Path(temporary) / "theirs.json"
         file.write_text(json.dumps(rows))
         started = time.monotonic()
-        found = diagnose(model, ForeignBoxes(file), pictures, limit_s=300)
+        found = diagnose(model, ForeignBoxes(file), pictures, limit_s=600)
     groups = [found.pitfalls, *found.ties]
     said = " = ".join("+".join(group) for group in groups) if found.pitfalls else found.verdict
     truth = (name,) if name else ()
@@ -74,12 +75,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="")
     parser.add_argument("--photos", type=int, default=20)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     print("| mistake | judgement | said | s |\n|---|---|---|---:|")
-    for name in ["", *mistakes_of_boxes()]:
-        if options.only in name:
-            said, judged, seconds = run_mistake(name, options.photos)
+    names = [name for name in ["", *mistakes_of_boxes()] if options.only in name]
+    with ProcessPoolExecutor(options.jobs) as pool:
+        for name, (said, judged, seconds) in zip(
+            names, pool.map(run_mistake, names, [options.photos] * len(names)), strict=True
+        ):
             print(f"| {name or 'none'} | {judged} | {said} | {seconds:.0f} |", flush=True)
 
 

@@ -31,6 +31,8 @@ COARSE_CORRELATION = 0.96
 LOOK_AHEAD = 4
 """How many possible partners of a layer are tried on the layer after it."""
 LEAST_ALIKE = 0.25
+MOST_LOOKED_AT = 8
+NEARLY_AS_GOOD = 2e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,13 +153,17 @@ class Aligner:
         return found
 
     def _match(self, layer: Layer, made: Signal) -> Find | None:
-        for find in self._search(layer, made.array)[:8]:
-            if not _may_be_same(find.residual, self.precision):
-                continue
-            residual = residual_of(made.array, find.layout.view(find.value.array))
-            if is_same(residual, self.precision):
-                return Find(find.value, find.layout, residual)
-        return None
+        found: list[Find] = []
+        for find in self._search(layer, made.array)[:MOST_LOOKED_AT]:
+            if _may_be_same(find.residual, self.precision):
+                residual = residual_of(made.array, find.layout.view(find.value.array))
+                if is_same(residual, self.precision):
+                    found.append(Find(find.value, find.layout, residual))
+                    if self.precision != "int8":
+                        break
+        # In 8 bits a value is often there twice, before and after its rounding; what goes on is the later one.
+        best = max((find.residual.correlation for find in found), default=0.0)
+        return next((f for f in sorted(found, key=_latest) if f.residual.correlation >= best - NEARLY_AS_GOOD), None)
 
     def _search(self, layer: Layer, made: Float32, after: int = -1, alone: str = "") -> list[Find]:
         c, h, w = made.shape[1:]
@@ -218,6 +224,10 @@ class Aligner:
             array = find.layout.view(find.value.array)
             self.hypothesis.memory.keep(token, array)
         return Signal(token, array)
+
+
+def _latest(find: Find) -> int:
+    return -find.value.order
 
 
 def _may_be_same(sample: Residual, precision: Precision) -> bool:

@@ -22,6 +22,7 @@ from workbench.layers.base import Float32
 from workbench.layers.head import Head
 from workbench.model import Model
 from workbench.torch_model import LayerModule
+from workbench.weights import Weights
 
 MOST_BYTES = 400_000_000
 """Of predictions kept in memory."""
@@ -48,11 +49,24 @@ class Memory:
         self._tokens: dict[Hashable, int] = {}
         self._arrays: OrderedDict[int, Float32] = OrderedDict()
         self._bytes = 0
+        self._sums: dict[tuple[int, int], tuple[int, ...]] = {}
+        self._weights: list[Weights] = []
         self.results: dict[Hashable, Any] = {}
 
     def token(self, key: Hashable) -> int:
         """A number that is equal for equal keys."""
         return self._tokens.setdefault(key, len(self._tokens))
+
+    def checksums(self, model: Model, owner: int) -> tuple[int, ...]:
+        """Of the tensors of one layer; most hypotheses share their weights, and then they are summed once."""
+        key = (id(model.weights), owner)
+        if key not in self._sums:
+            self._weights.append(model.weights)  # kept, so that no other object gets its id
+            self._sums[key] = tuple(
+                zlib.crc32(np.ascontiguousarray(model.weights[owner, spec.field]).view(np.uint8).data)
+                for spec in model.network.layers[owner].tensors(model.dialect)
+            )
+        return self._sums[key]
 
     def get(self, token: int) -> Float32 | None:
         """The array kept under this token, unless it was dropped."""
@@ -90,10 +104,7 @@ class Hypothesis:
         """A token for everything that layer `index` computes with: its options, tensors and arithmetic."""
         if index not in self._owners:
             layer, dialect = self.model.network.layers[index], self.model.dialect
-            sums = tuple(
-                zlib.crc32(np.ascontiguousarray(self.model.weights[layer.owner, spec.field]).view(np.uint8).data)
-                for spec in self.model.network.layers[layer.owner].tensors(dialect)
-            )
+            sums = self.memory.checksums(self.model, layer.owner)
             key = ("layer", layer, _arithmetic(dialect, bool(sums)), sums)
             self._owners[index] = self.memory.token(key)
         return self._owners[index]
