@@ -53,6 +53,10 @@ class Dialect:
 
     thresh, nms_thresh: what its `detector test` uses. letterbox: whether it keeps the aspect ratio of a picture
     (pjreddie examples/detector.c `test_detector` always; AlexeyAB only with `letter_box=1` or `-letter_box`).
+    region_flattened: how [region] lays out its output. stores_batchnorm_biases, gates_alexeyab: what [batchnorm], [gru]
+    and [lstm] look like in the file. rnn_hidden, reads_alpha_beta, reorg_extra, reads_nms_kind: which keys it reads.
+    folds_xnor: whether XNOR layers take the signs of folded weights. unknown_activations: those for which it silently
+    computes relu (src/activations.c `get_activation`); the workbench computes them all the same, and notes it.
     """
 
     name: str
@@ -68,6 +72,7 @@ class Dialect:
     reorg_extra: bool = False
     folds_xnor: bool = True
     reads_alpha_beta: bool = False
+    unknown_activations: frozenset[str] = frozenset()
     about: str = ""
 
     def __str__(self) -> str:
@@ -86,6 +91,7 @@ PJREDDIE = Dialect(
     reorg_extra=True,
     folds_xnor=False,
     reads_alpha_beta=True,
+    unknown_activations=frozenset({"mish", "swish", "relu6", "hard_mish", "gelu"}),
     about="pjreddie/darknet on the CPU, as Debian packages it",
 )
 ALEXEYAB = Dialect(

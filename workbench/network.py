@@ -112,11 +112,23 @@ def build_network(
     Raises CfgError with file and line, OptionError for a width or height that no network has.
     """
     notes = list(cfg.notes)
-    net = replace(_read_net(cfg, width, height, notes), dialect=dialect or infer_dialect(cfg)[0])
+    dialect = dialect or infer_dialect(cfg)[0]
+    net = replace(_read_net(cfg, width, height, notes), dialect=dialect)
+    notes.extend(_unknown_activations(cfg, dialect))
     layers: list[Layer] = []
     for index, section in enumerate(cfg.sections):
         layers.append(_build_layer(index, section, net, layers, notes, cfg.sections[index + 1 :]))
     return Network(cfg, net, tuple(layers), tuple(notes))
+
+
+def _unknown_activations(cfg: Cfg, dialect: Dialect) -> Iterator[Note]:
+    """One note for each activation that the fork does not know: there it is another network."""
+    options = [section.options["activation"] for section in cfg.sections if "activation" in section.options]
+    for name in sorted(dialect.unknown_activations):
+        lines = [option.line for option in options if option.value.lower() == name]
+        if lines:
+            text = f"activation={name} is unknown to the {dialect} Darknet, which computes relu in {len(lines)} layers"
+            yield Note(f"{cfg.source}:{lines[0]}", f"{text}; here it is {name}")
 
 
 def _build_layer(
