@@ -74,7 +74,7 @@ FAMILIES: dict[str, Callable[[Path, Plan], Iterator[Row]]] = {
 
 
 def run(plan: Plan, families: list[str], console: Console) -> list[Row]:
-    """Measure, and print each family when it is done; returns the rows. Meanwhile the files lie in out/, on one disk."""
+    """Measure, and print each family when it is done; returns the rows. The files lie in out/, all on one disk."""
     OUT.mkdir(exist_ok=True)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="benchmark-", dir=OUT) as folder:
