@@ -285,7 +285,7 @@ def diagnose(
     from workbench.diagnosis import diagnose as find_fault
     from workbench.diagnosis import open_foreign
     from workbench.terminal_diagnosis import show_diagnosis
-    from workbench.validate import load_pictures, shipped_pictures
+    from workbench.validation import load_pictures, shipped_pictures
 
     model = _open(cfg, weights, dialect, names)
     pictures = load_pictures(list(images)) if images else dict(list(shipped_pictures().items())[:1])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from workbench.compare import scale_of
+from workbench.comparison import scale_of
 from workbench.layers.base import Float32, Shape
 
 SAMPLES = 768
