@@ -20,6 +20,11 @@ from workbench.model import Model
 from workbench.onnx_model import OnnxOptions, build_graph, output_layers
 from workbench.runners.torch import TorchRunner
 
+VISIBLE = 1e-3
+"""The score below which no box is ever shown."""
+
+Outputs = Mapping[str, NDArray[Any]]
+
 
 def expected_outputs(model: Model, options: OnnxOptions, x: Float32) -> dict[str, NDArray[Any]]:
     network = model.network
@@ -59,6 +64,20 @@ def _detection_rows(model: Model, batch: int, rows: Candidates, thresh: float) -
     order = np.lexsort((-score, class_id))
     columns = [np.full(len(row), batch), class_id, score]
     return np.concatenate([np.stack(columns, 1), _corners(model, rows.boxes[row])], 1)[order].astype(np.float32)
+
+
+def output_difference(name: str, expected: Outputs, outputs: Outputs, model: Model) -> float:
+    """How far one output is off, in units of its scale: max|difference| / max|reference|.
+
+    Boxes count where some class has a score above VISIBLE, in units of the network input's longer side: exp makes
+    numbers without meaning of the others, and a rounding of the logit becomes any number of pixels there.
+    """
+    reference, output = expected[name], outputs[name]
+    if name != "boxes" or reference.shape != output.shape:
+        return relative_difference(reference, output)
+    seen = expected["scores"].max(axis=2, initial=0) > VISIBLE
+    off = np.abs(reference[seen] - output[seen]).max(initial=0)
+    return float(off) / max(model.network.width, model.network.height) if np.isfinite(off) else float("inf")
 
 
 def relative_difference(reference: NDArray[Any], output: NDArray[Any]) -> float:
