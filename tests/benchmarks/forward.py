@@ -102,7 +102,8 @@ def time_forwards(
     forward = ENGINES[engine](file, shape, threads, **more)
     for _ in range(WARM_UPS):
         forward()
-    walls, cpus = [], []
+    walls: list[float] = []
+    cpus: list[float] = []
     start = time.perf_counter()
     while len(walls) < repeats or time.perf_counter() - start < AT_LEAST_S:
         wall, cpu = time.perf_counter(), time.process_time()
