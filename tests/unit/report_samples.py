@@ -69,7 +69,8 @@ def certificate_for(model: Model, *gates: Gate, pictures: tuple[PictureCompariso
     )
     return Certificate(
         model.network.cfg.source, cfg, weights, dialect, epsilon, "darknet", OnnxOptions(), "f" * 64,
-        gates or (Gate("layers", False, float("inf"), 2e-4, "layer 1"),), ("a remark",), rows, rows, pictures, {"python": "3"}
+        gates or (Gate("layers", False, float("inf"), 2e-4, "layer 1"),), ("a remark",),
+        rows, rows, pictures, {"python": "3"},
     )  # fmt: skip
 
 

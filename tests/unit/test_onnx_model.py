@@ -202,7 +202,7 @@ def test_what_cannot_be_decoded() -> None:
     with pytest.raises(
         OptionError, match=r"^small\.cfg: has no head to decode; expected --outputs raw, found decoded\.$"
     ):
-        build_graph(random_model("[net]\nwidth=8\nheight=8\nchannels=3\n[maxpool]\n"))
+        build_graph(random_model("[net]\nwidth=8\nheight=8\nchannels=3\n[maxpool]\n"), OnnxOptions("decoded"))
     text = TEXT + "[convolutional]\nfilters=8\n[yolo]\nanchors=1,2\nclasses=3\n"
     build_graph(random_model(text))
     with pytest.raises(

@@ -60,7 +60,9 @@ class EngineRunner:
     ) -> None:
         self.model = model
         self._worker = Worker(
-            self.name, where=f"{self.name}: {model.network.cfg.source}", time_limit_s=time_limit_s,
+            self.name,
+            where=f"{self.name}: {model.network.cfg.source}",
+            time_limit_s=time_limit_s,
             memory_limit_bytes=memory_limit_bytes,
         )
         try:
@@ -94,8 +96,10 @@ class EngineRunner:
         shape = (network.channels, network.height, network.width)
         if x.ndim != 4 or x.shape[1:] != shape or not len(x) or x.dtype != np.float32:
             raise OptionError(
-                self.name, "not an input of this network",
-                expected=f"float32 (n, {', '.join(map(str, shape))}), n of 1 or more", found=f"{x.dtype} {x.shape}",
+                self.name,
+                "not an input of this network",
+                expected=f"float32 (n, {', '.join(map(str, shape))}), n of 1 or more",
+                found=f"{x.dtype} {x.shape}",
             )
         arrays = self._worker.ask("run", {"x": x}).arrays
         indices = [index for index in sorted(map(int, arrays)) if self._is_comparable(index)]
@@ -148,8 +152,10 @@ class EngineRunner:
         if output.size != np.prod(shape):
             where = f"{self.name}: {self.model.network.cfg.source}:{layer.line}"
             raise RunnerFailed(
-                where, f"layer {index} [{layer.kind}] has another shape there",
-                expected=" x ".join(map(str, layer.output_shape)), found=" x ".join(map(str, output.shape[1:])),
+                where,
+                f"layer {index} [{layer.kind}] has another shape there",
+                expected=" x ".join(map(str, layer.output_shape)),
+                found=" x ".join(map(str, output.shape[1:])),
             )
         return output.reshape(shape)
 

@@ -26,7 +26,17 @@ DEFAULTS = {
 """What Darknet takes where the cfg says nothing (src/parser.c); OpenCV takes something else, so it is written out."""
 
 NOT_ACTIVATED = (
-    "maxpool", "avgpool", "route", "upsample", "dropout", "cost", "softmax", "reorg", "crop", "yolo", "region"
+    "maxpool",
+    "avgpool",
+    "route",
+    "upsample",
+    "dropout",
+    "cost",
+    "softmax",
+    "reorg",
+    "crop",
+    "yolo",
+    "region",
 )
 """Sections where Darknet does not read `activation=`; OpenCV applies it to any."""
 

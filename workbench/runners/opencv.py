@@ -81,7 +81,10 @@ class OpenCvRunner(EngineRunner):
         self._check_region()
         own = model.nms.kind in OWN_SUPPRESSION
         answer = self._worker.ask(
-            "detect", {"x": model.preprocessing.apply(picture)}, thresh=thresh, nms=model.nms.kind if own else "none",
+            "detect",
+            {"x": model.preprocessing.apply(picture)},
+            thresh=thresh,
+            nms=model.nms.kind if own else "none",
             nms_thresh=model.nms.thresh,
         )
         placement = model.preprocessing.placement(picture.shape[1], picture.shape[0])
@@ -96,7 +99,8 @@ class OpenCvRunner(EngineRunner):
         if region and (self.model.nms.kind, self.model.nms.thresh) != ("sort", REGION_NMS_THRESH):
             where = f"opencv: {self.model.network.cfg.source}:{region.line}"
             raise ReferenceRefused(
-                where, "the boxes of [region] are suppressed inside OpenCV, whatever one asks for",
+                where,
+                "the boxes of [region] are suppressed inside OpenCV, whatever one asks for",
                 expected=f"{self.model.nms.kind} above {self.model.nms.thresh:g}",
                 found=f"sort above {REGION_NMS_THRESH:g}",
                 next_step="Compare its layers (run), or compare boxes with Darknet.",

@@ -16,7 +16,16 @@ ACTIVATED = "convolutional connected shortcut scale_channels sam"
 ACTIVATIONS = words("linear leaky relu logistic swish mish tanh")
 
 NOT_CONVOLVED = (
-    "xnor", "binary", "cbn", "bin_output", "sway", "rotate", "stretch", "stretch_sway", "coordconv", "reverse",
+    "xnor",
+    "binary",
+    "cbn",
+    "bin_output",
+    "sway",
+    "rotate",
+    "stretch",
+    "stretch_sway",
+    "coordconv",
+    "reverse",
     "dontload",
 )
 
@@ -51,15 +60,23 @@ RULES = (
     Rule("convolutional maxpool", "antialiasing", differs("antialiasing", 0), IGNORED),
     Rule("convolutional", "dilation", differs("dilation", 1), IGNORED),
     Rule("convolutional", "share_index", has("share_index"), f"{IGNORED}: it reads weights where the file has none"),
-    Rule("convolutional", "batch_normalize", lambda p: p.word("batch_normalize", "0") not in ("0", "1"),
-         "is taken for 0: it reads no batch normalisation"),
+    Rule(
+        "convolutional",
+        "batch_normalize",
+        lambda p: p.word("batch_normalize", "0") not in ("0", "1"),
+        "is taken for 0: it reads no batch normalisation",
+    ),
     *(Rule("convolutional", key, differs(key, 0), IGNORED) for key in NOT_CONVOLVED),
     Rule("convolutional", "flipped", differs("flipped", 0), "is rejected by it"),
     Rule("connected", "batch_normalize", differs("batch_normalize", 0), "is read in the wrong order from the weights"),
     Rule("maxpool", "maxpool_depth", differs("maxpool_depth", 0), IGNORED),
     Rule("crop", "", lambda p: True, "shifts its numbering, and every later route= and from= with it"),
-    Rule("route", "groups", lambda p: p.differs("groups", 1) and p.items("layers") > 1,
-         "with several layers shifts its numbering, and every later route= and from= with it"),
+    Rule(
+        "route",
+        "groups",
+        lambda p: p.differs("groups", 1) and p.items("layers") > 1,
+        "with several layers shifts its numbering, and every later route= and from= with it",
+    ),
     Rule("shortcut", "from", lambda p: p.items("from") > 1, "is read up to the comma: it adds the first layer only"),
     Rule("shortcut", "weights_type", lambda p: p.word("weights_type", "none") != "none", IGNORED),
     Rule("shortcut", "alpha", differs("alpha", 1), "is taken from the other operand than Darknet's"),

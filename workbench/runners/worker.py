@@ -61,7 +61,11 @@ class Worker:
     """
 
     def __init__(
-        self, engine: str, *, where: str | None = None, time_limit_s: float = TIME_LIMIT_S,
+        self,
+        engine: str,
+        *,
+        where: str | None = None,
+        time_limit_s: float = TIME_LIMIT_S,
         memory_limit_bytes: int | None = None,
     ) -> None:
         self.where, self.time_limit_s = where or engine, time_limit_s
@@ -143,8 +147,11 @@ class Worker:
             line = self._answers.get(timeout=self.time_limit_s)
         except queue.Empty:
             raise RunnerFailed(
-                self.where, f"{command} took too long and was stopped",
-                expected=f"an answer within {self.time_limit_s:g} s", found="none", cause=self._last_words(),
+                self.where,
+                f"{command} took too long and was stopped",
+                expected=f"an answer within {self.time_limit_s:g} s",
+                found="none",
+                cause=self._last_words(),
                 next_step="Raise the time limit, or try a smaller input.",
             ) from None
         if not line:
@@ -156,8 +163,11 @@ class Worker:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=5)
         return RunnerFailed(
-            self.where, f"the engine died during {command}", expected="an answer",
-            found=describe_exit(self._process.returncode), cause=self._last_words(),
+            self.where,
+            f"the engine died during {command}",
+            expected="an answer",
+            found=describe_exit(self._process.returncode),
+            cause=self._last_words(),
         )
 
     def _last_words(self, lines: int = 3) -> str:
@@ -189,9 +199,7 @@ def physical_memory_bytes() -> int | None:
 
 def clean_environment() -> dict[str, str]:
     """What the child inherits: paths and thread counts; numbers are written the C way in its locale."""
-    kept = {
-        key: value for key, value in os.environ.items() if key in INHERITED or key.startswith(INHERITED_PREFIXES)
-    }
+    kept = {key: value for key, value in os.environ.items() if key in INHERITED or key.startswith(INHERITED_PREFIXES)}
     return {**kept, "LC_ALL": "C.UTF-8"}
 
 
@@ -199,7 +207,12 @@ def _start(engine: str, folder: Path, memory_limit_bytes: int | None) -> subproc
     command = [sys.executable, str(SERVE), engine, str(memory_limit_bytes or 0)]
     with (folder / STDERR_FILE).open("wb") as stderr:
         return subprocess.Popen(
-            command, cwd=folder, env=clean_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
+            command,
+            cwd=folder,
+            env=clean_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
             start_new_session=os.name == "posix",
         )
 
