@@ -67,12 +67,14 @@ def _detection_rows(model: Model, batch: int, rows: Candidates, thresh: float) -
 
 
 def output_difference(name: str, expected: Outputs, outputs: Outputs, model: Model) -> float:
-    """How far one output is off, in units of its scale: max|difference| / max|reference|.
+    """How far one output is off, in units of its scale: max|difference| / max|reference|; for scores, the scale is 1.
 
     Boxes count where some class has a score above VISIBLE, in units of the network input's longer side: exp makes
     numbers without meaning of the others, and a rounding of the logit becomes any number of pixels there.
     """
     reference, output = expected[name], outputs[name]
+    if name == "scores":  # where nothing is found, the largest score is itself a rounding
+        return relative_difference(reference, output) * float(np.abs(reference).max(initial=0))
     if name != "boxes" or reference.shape != output.shape:
         return relative_difference(reference, output)
     seen = expected["scores"].max(axis=2, initial=0) > VISIBLE
