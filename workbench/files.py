@@ -9,12 +9,14 @@ import stat
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from workbench.errors import OptionError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 Piece = bytes | bytearray | memoryview
 
@@ -84,6 +86,8 @@ def write_hashed(file: BinaryIO, pieces: Iterable[Piece], hashed: bool = True) -
     if not hashed:
         file.writelines(pieces)
         return ""
+    from concurrent.futures import ThreadPoolExecutor  # brings logging, which `inspect` does without
+
     digest = hashlib.sha256()
     behind: deque[Future[None]] = deque()
     with ThreadPoolExecutor(1, "sha256") as hasher:

@@ -10,7 +10,7 @@ from pathlib import Path
 from workbench.cfg import Cfg, Note, Section
 from workbench.dialects import Dialect, infer_dialect
 from workbench.errors import CfgError, OptionError
-from workbench.layers import Context, Layer, Net, layer_classes
+from workbench.layers import Context, Layer, Net, find_layer_class, layer_classes
 from workbench.layers.base import LARGEST_OUTPUT, TRAINING_KEYS
 from workbench.layers.head import Head
 from workbench.options import Options
@@ -134,16 +134,16 @@ def _unknown_activations(cfg: Cfg, dialect: Dialect) -> Iterator[Note]:
 def _build_layer(
     index: int, section: Section, net: Net, layers: list[Layer], notes: list[Note], following: tuple[Section, ...]
 ) -> Layer:
-    classes = layer_classes()
-    if section.kind not in classes:
+    layer_class = find_layer_class(section.kind)
+    if layer_class is None:
         raise CfgError(
             section.where(),
             f"[{section.kind}] is a layer the workbench does not know",
-            expected=", ".join(sorted(classes)),
+            expected=", ".join(sorted(layer_classes())),
             found=f"[{section.kind}]",
             next_step="Adding a layer is adding one file to workbench/layers/.",
         )
-    layer_class, options = classes[section.kind], Options(section)
+    options = Options(section)
     options.ignore(*TRAINING_KEYS, *layer_class.training_keys)
     context = Context(index, options, net, layers, following=following)
     layer = layer_class.parse(context)
