@@ -102,9 +102,7 @@ def main() -> None:
     start = time.perf_counter()
     run(quick_plan() if arguments.quick else full_plan(), arguments.only, console)
     console.print(f"\nafter {time.perf_counter() - start:.0f} s: {describe_machine()}")
-    console.print(
-        "copy = shutil.copyfile within one disk, source and target in the page cache, nothing waits for the disk"
-    )
+    console.print(NOTES)
 
 
 if __name__ == "__main__":
