@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from series import Ratio
 
+COLOURS = {"met": "green", "in the spread": "yellow", "missed": "red"}
+
 
 @dataclass(frozen=True)
 class Row:
@@ -25,11 +27,14 @@ class Row:
     detail: str = ""
 
     @property
-    def met(self) -> bool | None:
-        """Whether the median reaches the goal; None where there is none, or nothing was measured."""
+    def verdict(self) -> str:
+        """Whether the median reaches the goal, or the goal lies within the spread; empty where there is none."""
         if self.goal is None or self.ratio is None:
-            return None
-        return self.ratio.median >= self.goal if self.at_least else self.ratio.median <= self.goal
+            return ""
+        sign = -1 if self.at_least else 1
+        median, *ends = (sign * value for value in (self.ratio.median, self.ratio.least, self.ratio.greatest))
+        goal = sign * self.goal
+        return "met" if median <= goal else "in the spread" if min(ends) <= goal else "missed"
 
 
 def show(rows: Iterable[Row], console: Console | None = None) -> None:
@@ -56,7 +61,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     if r is None:
         return (row.what, row.against, "-", "", "", "", "", row.detail)
     goal = "" if row.goal is None else f"{'≥' if row.at_least else '≤'} {row.goal:g}{u}"
-    mark = {True: "[green]met[/green]", False: "[red]missed[/red]", None: ""}[row.met]
+    mark = f"[{COLOURS[row.verdict]}]{row.verdict}[/]" if row.verdict else ""
     cpu = "" if r.cpu is None else f"{r.cpu:.2f}{u}"
     return (
         row.what,

@@ -27,7 +27,7 @@ from rich.console import Console
 
 NOTES = """\
 copy: shutil.copyfile within one disk; source and target stay in the page cache, nothing waits for the disk.
-forward pass: the least of several in each process.
+forward pass: the least of several in each process. in the spread: the goal lies between least and greatest.
 time: from after the imports to a ready result. processor: the same ratio in processor time, all threads together.
 memory: the peak of resident memory above that after the imports; mapped pages of the file count once they were read.
 """

@@ -83,10 +83,16 @@ def test_measurements_take_turns_in_both_directions() -> None:
 
 
 def test_a_goal_is_a_word_and_no_failure() -> None:
-    ratio = Ratio(2.0, 1.0, 3.0)
-    assert Row("", "", "", ratio, 3.0).met and Row("", "", "", ratio, 1.0, at_least=True).met
-    assert Row("", "", "", ratio, 1.0).met is False
-    assert Row("", "", "", ratio).met is None and Row("", "", "", None, 1.0).met is None
+    ratio = Ratio(2.0, 1.5, 3.0)
+    assert [Row("", "", "", ratio, goal).verdict for goal in (2.0, 1.5, 1.4, None)] == [
+        "met",
+        "in the spread",
+        "missed",
+        "",
+    ]
+    at_least = [Row("", "", "", ratio, goal, at_least=True).verdict for goal in (2.0, 3.0, 3.1)]
+    assert at_least == ["met", "in the spread", "missed"]
+    assert Row("", "", "", None, 1.0).verdict == ""
 
 
 def test_a_program_that_fails_says_what_it_printed() -> None:
