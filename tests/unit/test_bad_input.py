@@ -12,6 +12,7 @@ import sys
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -193,7 +194,9 @@ def test_interrupting_a_conversion_leaves_nothing(tmp_path: Path, seconds: float
     """Control-C once the model is open, and some time into the proof."""
     words = [str(DATA / "shapes-tiny4.cfg"), str(DATA / "shapes-tiny4.weights"), "-o", str(tmp_path / "out.onnx")]
     convert, pipe = [sys.executable, "-m", "workbench", "convert", *words], subprocess.PIPE
-    with subprocess.Popen(convert, stdout=pipe, stderr=pipe, text=True) as process:
+    # A test run in the background inherits SIGINT ignored; the command must be interruptible as in a terminal.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(convert, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed) as process:
         assert process.stderr is not None
         assert process.stderr.readline().startswith("dialect alexeyab: ")
         time.sleep(seconds)
